@@ -1,0 +1,2 @@
+//! The binary: picks a role before any thread or parser exists.
+fn main() {}

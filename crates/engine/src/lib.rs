@@ -1,0 +1,1 @@
+//! What a user means: every verb is a function here.

@@ -1,0 +1,1 @@
+//! A layer as a stream: decompress, digest, tar events, writers, and the way back.

@@ -1,0 +1,1 @@
+//! Containers from bundles: create, start, exec, kill, delete, state.

@@ -1,0 +1,12 @@
+//! Plain data and pure functions: OCI types, digests, references, validation, config generation, legacy dialects.
+//!
+//! No file system, no clock, no environment: everything here can be fuzzed.
+
+pub mod digest;
+pub mod image;
+pub mod json;
+pub mod reference;
+pub mod runtime;
+
+pub use digest::Digest;
+pub use reference::Reference;

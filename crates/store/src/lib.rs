@@ -1,0 +1,1 @@
+//! Local images: content, references, layers, collection.

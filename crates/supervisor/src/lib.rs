@@ -1,0 +1,1 @@
+//! One small process that keeps one container: stdio, log, exit, attach.
