@@ -1,1 +1,10 @@
-//! The kernel in safe Rust.
+//! The kernel in safe Rust: the only crate that may say `unsafe`.
+//!
+//! One file per subject; rustix is used where it has the call, `raw` has the rest. Descriptors before paths, and
+//! every descriptor is born with `O_CLOEXEC`.
+
+pub mod error;
+pub mod file;
+pub mod root;
+
+pub use error::{Error, Result};
