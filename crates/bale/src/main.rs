@@ -1,2 +1,30 @@
 //! The binary: picks a role before any thread or parser exists.
-fn main() {}
+//!
+//! | called as | role |
+//! |---|---|
+//! | `runc`, `crun`, `bale-runc` (argv\[0\]), `bale runc …` | the runtime's command line ([`runc`]) |
+//! | `bale @supervise …` | the process that keeps one container (bale-supervisor) |
+//! | `bale @…` | other inner roles ([`inner`]) |
+//! | `bale VERB …` | the command line for people ([`cli`]) |
+
+mod cli;
+mod exit;
+mod inner;
+mod runc;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let called_as = arguments.first().and_then(|a| std::path::Path::new(a).file_name()?.to_str()).unwrap_or("bale");
+    match called_as {
+        "runc" | "crun" | "bale-runc" => return runc::main(called_as, &arguments[1..]),
+        _ => {}
+    }
+    match arguments.get(1).and_then(|a| a.to_str()) {
+        Some("runc") => runc::main("runc", &arguments[2..]),
+        Some(role) if role.starts_with('@') => inner::main(role, &arguments[2..]),
+        _ => cli::main(arguments),
+    }
+}

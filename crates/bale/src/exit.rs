@@ -1,0 +1,41 @@
+//! The only mapping from failures to exit codes, and the only place that prints them.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use bale_fault::{Fault, Kind};
+
+/// Docker's exit code for a failure of the tool itself.
+pub const FAILURE: u8 = 125;
+/// Docker's exit code for a program that cannot be executed.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// Docker's exit code for a program that does not exist.
+pub const NOT_FOUND: u8 = 127;
+
+/// How `run`, `start -a`, `create` and `exec` end when the container's program never ran (docker run, "Exit status").
+pub fn of_run(fault: &Fault) -> ExitCode {
+    ExitCode::from(match fault.kind() {
+        Kind::ProgramNotFound => NOT_FOUND,
+        Kind::ProgramNotExecutable => NOT_EXECUTABLE,
+        _ => FAILURE,
+    })
+}
+
+/// Prints the chain once, and the hint.
+pub fn report(fault: &Fault) {
+    let mut stderr = anstream();
+    // Nothing is left to tell when standard error is closed.
+    let _ = writeln!(stderr, "bale: {}", printable(&fault.chain()));
+    if let Some(hint) = fault.innermost_hint() {
+        let _ = writeln!(stderr, "  hint: {}", printable(hint));
+    }
+}
+
+fn anstream() -> std::io::Stderr {
+    std::io::stderr()
+}
+
+/// Replaces control characters, which a registry's or an image's text may carry, so that they cannot drive a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
