@@ -3,8 +3,10 @@
 //! One file per subject; rustix is used where it has the call, `raw` has the rest. Descriptors before paths, and
 //! every descriptor is born with `O_CLOEXEC`.
 
+pub mod bpf;
 pub mod error;
 pub mod file;
 pub mod root;
+pub mod seccomp;
 
 pub use error::{Error, Result};
