@@ -3,8 +3,10 @@
 //! No file system, no clock, no environment: everything here can be fuzzed.
 
 pub mod digest;
+pub mod generate;
 pub mod image;
 pub mod json;
+pub mod options;
 pub mod reference;
 pub mod runtime;
 
