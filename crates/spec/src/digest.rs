@@ -47,7 +47,11 @@ pub struct InvalidDigest(String);
 
 impl fmt::Display for InvalidDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a digest (sha256:<64 hex digits> or sha512:<128 hex digits>, lower case)", self.0)
+        write!(
+            f,
+            "{:?} is not a digest (sha256:<64 hex digits> or sha512:<128 hex digits>, lower case)",
+            self.0
+        )
     }
 }
 
@@ -198,7 +202,9 @@ mod tests {
         assert_eq!(text.parse(), Ok(digest));
         let long = format!("sha256:{}", "a".repeat(2 << 20));
         let upper = text.to_uppercase().replace("SHA256", "sha256");
-        for bad in ["", "sha256:", "sha256:../../etc", "md5:00", &long, &upper, &text[..70], &format!("{text}0")] {
+        for bad in
+            ["", "sha256:", "sha256:../../etc", "md5:00", &long, &upper, &text[..70], &format!("{text}0")]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad:.80}");
         }
     }

@@ -96,7 +96,9 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         let fail = |reason| InvalidReference { text: text.chars().take(300).collect(), reason };
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse().map_err(|_| fail("the digest after @ is malformed"))?)),
+            Some((name, digest)) => {
+                (name, Some(digest.parse().map_err(|_| fail("the digest after @ is malformed"))?))
+            }
             None => (text, None),
         };
         let slash = name.rfind('/').map_or(0, |at| at + 1);
@@ -137,7 +139,11 @@ impl FromStr for Reference {
 /// Splits as Docker does: the first component is a registry when it has a dot or colon or is `localhost`.
 fn split_registry(path: &str) -> (String, String) {
     let (registry, repository) = match path.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first.starts_with('[') => (first, rest),
+        Some((first, rest))
+            if first.contains(['.', ':']) || first == "localhost" || first.starts_with('[') =>
+        {
+            (first, rest)
+        }
         _ => (DEFAULT_REGISTRY, path),
     };
     let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
@@ -157,7 +163,9 @@ fn is_tag(tag: &str) -> bool {
 fn is_registry(registry: &str) -> bool {
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port.strip_prefix(':')),
+            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => {
+                ("v6", port.strip_prefix(':'))
+            }
             _ => return false,
         },
         None => match registry.split_once(':') {
@@ -232,8 +240,24 @@ mod tests {
     #[test]
     fn malformed_names_are_refused() {
         for bad in [
-            "", "/", ":", "a/", "Redis", "redis:", "redis:-x", "redis@sha256:1", "a..b", "a/../b", "host:99999/x", "a b", "a:b:c",
-            "-a", "a_", "a___b", "./redis", "[::1/x",
+            "",
+            "/",
+            ":",
+            "a/",
+            "Redis",
+            "redis:",
+            "redis:-x",
+            "redis@sha256:1",
+            "a..b",
+            "a/../b",
+            "host:99999/x",
+            "a b",
+            "a:b:c",
+            "-a",
+            "a_",
+            "a___b",
+            "./redis",
+            "[::1/x",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }

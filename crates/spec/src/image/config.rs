@@ -128,7 +128,8 @@ impl ImageConfig {
     pub fn chain_ids(&self) -> Vec<Digest> {
         let mut chain: Vec<Digest> = Vec::with_capacity(self.rootfs.diff_ids.len());
         for diff_id in &self.rootfs.diff_ids {
-            let next = chain.last().map_or(*diff_id, |parent| Digest::of(format!("{parent} {diff_id}").as_bytes()));
+            let next =
+                chain.last().map_or(*diff_id, |parent| Digest::of(format!("{parent} {diff_id}").as_bytes()));
             chain.push(next);
         }
         chain

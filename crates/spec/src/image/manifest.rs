@@ -200,19 +200,29 @@ impl Document {
         if let (Some(inside), Some(outside)) = (&shape.media_type, content_type)
             && inside != outside
         {
-            return Err(invalid("mediaType", format!("is {inside:?} but the content was called {outside:?}")));
+            return Err(invalid(
+                "mediaType",
+                format!("is {inside:?} but the content was called {outside:?}"),
+            ));
         }
         let is_image = shape.layers.is_some() || shape.config.is_some();
         let document = match (is_image, shape.manifests.is_some()) {
-            (true, true) => return Err(invalid("manifests", "stands beside layers or config: ambiguous".to_owned())),
+            (true, true) => {
+                return Err(invalid("manifests", "stands beside layers or config: ambiguous".to_owned()));
+            }
             (true, false) => Self::Manifest(parse(text, super::MANIFEST_LIMIT_BYTES)?),
             (false, true) => Self::Index(parse(text, super::MANIFEST_LIMIT_BYTES)?),
-            (false, false) => return Err(invalid("layers", "neither an image manifest nor an index".to_owned())),
+            (false, false) => {
+                return Err(invalid("layers", "neither an image manifest nor an index".to_owned()));
+            }
         };
         let named = shape.media_type.as_deref().or(content_type);
         let expected_index = named.map(|n| n == media_type::INDEX || n == media_type::DOCKER_LIST);
         if expected_index.is_some_and(|index| index != matches!(document, Self::Index(_))) {
-            return Err(invalid("mediaType", format!("{:?} does not fit the document", named.unwrap_or_default())));
+            return Err(invalid(
+                "mediaType",
+                format!("{:?} does not fit the document", named.unwrap_or_default()),
+            ));
         }
         Ok(document)
     }
@@ -229,7 +239,10 @@ mod tests {
         let both = format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[],"manifests":[]}}"#);
         assert!(matches!(Document::parse(both.as_bytes(), None), Err(Error::Invalid { .. })));
         let image = format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":null}}"#);
-        assert!(matches!(Document::parse(image.as_bytes(), Some(media_type::MANIFEST)), Ok(Document::Manifest(_))));
+        assert!(matches!(
+            Document::parse(image.as_bytes(), Some(media_type::MANIFEST)),
+            Ok(Document::Manifest(_))
+        ));
         assert!(Document::parse(image.as_bytes(), Some(media_type::INDEX)).is_err());
         assert!(Document::parse(br#"{"schemaVersion":1,"fsLayers":[]}"#, None).is_err());
         let negative = image.replace(r#""size":0"#, r#""size":-1"#);
@@ -248,7 +261,12 @@ mod tests {
             }),
             ..Descriptor::of(arch, format!("{arch}{variant:?}").as_bytes())
         };
-        let manifests = vec![entry("unknown", None), entry("arm64", Some("v8")), entry("amd64", Some("v3")), entry("amd64", None)];
+        let manifests = vec![
+            entry("unknown", None),
+            entry("arm64", Some("v8")),
+            entry("amd64", Some("v3")),
+            entry("amd64", None),
+        ];
         let index = Index { schema_version: 2, media_type: None, manifests, annotations: None };
         let chosen = |text: &str| index.choose(&text.parse().unwrap()).map(|d| d.digest);
         assert_eq!(chosen("linux/amd64"), Some(index.manifests[3].digest));

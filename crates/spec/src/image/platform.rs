@@ -34,7 +34,13 @@ impl Platform {
             other => other,
         };
         let variant = (architecture == "arm64").then(|| "v8".to_owned());
-        Self { architecture: architecture.to_owned(), os: "linux".to_owned(), os_version: None, os_features: None, variant }
+        Self {
+            architecture: architecture.to_owned(),
+            os: "linux".to_owned(),
+            os_version: None,
+            os_features: None,
+            variant,
+        }
     }
 
     /// Tells how well `offered` serves a request for `self`: higher is better, `None` is not at all.
@@ -73,7 +79,9 @@ impl FromStr for Platform {
             [architecture] => ("linux", architecture, None),
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
-            _ => return Err(format!("invalid platform {text:?}: want os/arch[/variant], such as linux/amd64")),
+            _ => {
+                return Err(format!("invalid platform {text:?}: want os/arch[/variant], such as linux/amd64"));
+            }
         };
         let architecture = match architecture {
             "x86_64" | "x86-64" => "amd64",
@@ -81,10 +89,17 @@ impl FromStr for Platform {
             "i386" => "386",
             other => other,
         };
-        let word = |w: &str| !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        let word =
+            |w: &str| !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
         if ![os, architecture].into_iter().chain(variant.as_deref()).all(word) {
             return Err(format!("invalid platform {text:?}: want os/arch[/variant], such as linux/amd64"));
         }
-        Ok(Self { architecture: architecture.to_owned(), os: os.to_owned(), os_version: None, os_features: None, variant })
+        Ok(Self {
+            architecture: architecture.to_owned(),
+            os: os.to_owned(),
+            os_version: None,
+            os_features: None,
+            variant,
+        })
     }
 }

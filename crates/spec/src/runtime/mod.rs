@@ -15,11 +15,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use hooks::{Hook, Hooks};
-pub use linux::{Device, IdMapping, IntelRdt, Linux, MemoryPolicy, Namespace, NamespaceKind, NetDevice, Personality, TimeOffset};
+pub use linux::{
+    Device, IdMapping, IntelRdt, Linux, MemoryPolicy, Namespace, NamespaceKind, NetDevice, Personality,
+    TimeOffset,
+};
 pub use process::{Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, Process, Rlimit, Scheduler, User};
 pub use resources::{
-    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma, Resources, ThrottleDevice,
-    WeightDevice,
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma, Resources,
+    ThrottleDevice, WeightDevice,
 };
 pub use seccomp::{Seccomp, SeccompArg, SyscallRule};
 pub use state::{State, Status};
