@@ -1,0 +1,3 @@
+//! Compressed layers: gzip, zstd, or none.
+
+pub use bale_spec::image::Compression;

@@ -1,0 +1,1 @@
+//! The 512 bytes in front of each member.
