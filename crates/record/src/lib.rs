@@ -15,7 +15,9 @@
 //! 3. A process is known by pid, start time and boot id together ([`ProcessId`]); a pid alone is never signalled.
 //! 4. Lock order: a container's `lock` before the engine's `names` lock before the store's locks.
 
+pub mod control;
 mod process;
+pub mod time;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
