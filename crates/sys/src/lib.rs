@@ -6,7 +6,9 @@
 pub mod bpf;
 pub mod error;
 pub mod file;
+pub mod fork;
 pub mod root;
 pub mod seccomp;
+pub mod signal;
 
 pub use error::{Error, Result};
