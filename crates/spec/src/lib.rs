@@ -6,9 +6,13 @@ pub mod digest;
 pub mod generate;
 pub mod image;
 pub mod json;
+pub mod legacy;
 pub mod options;
 pub mod reference;
 pub mod runtime;
+pub mod signal;
+pub mod suggest;
+pub mod user;
 
 pub use digest::Digest;
 pub use reference::Reference;
