@@ -1,0 +1,208 @@
+//! Debian packages, downloaded and unpacked in a folder, never installed.
+//!
+//! apt runs with a state of its own (`apt.conf` in the folder): it reads the host's package sources and keys, and
+//! neither consults nor touches the host's list of installed packages. What counts as installed is said by the caller,
+//! so that one layer's packages are exactly what the layers below lack.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::output_of;
+
+/// Packages that only maintainer scripts need. Nothing is installed here, so no such script ever runs.
+const SCRIPTS_ONLY: &[&str] = &[
+    "adduser",
+    "debconf",
+    "dpkg",
+    "init-system-helpers",
+    "install-info",
+    "lsb-base",
+    "passwd",
+    "perl",
+    "perl-base",
+    "sysvinit-utils",
+    "systemd",
+    "tar",
+    "ucf",
+    "usrmerge",
+    "usr-is-merged",
+];
+
+/// Package lists older than this are fetched again.
+const LISTS_AGE: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// A package in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Version, with its epoch.
+    pub version: String,
+    /// `amd64`, `all`, ….
+    pub architecture: String,
+    /// The `.deb`.
+    pub file: PathBuf,
+}
+
+/// A folder with apt's state and the downloaded packages.
+#[derive(Debug)]
+pub struct Debian {
+    dir: PathBuf,
+}
+
+impl Debian {
+    /// Prepares the folder `dir`.
+    ///
+    /// # Errors
+    /// When there is no apt, or the folder cannot be written.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        if output_of(Command::new("apt-get").arg("--version")).is_err() {
+            return Err(io::Error::other(
+                "apt-get is not here: packages are taken from Debian (or Ubuntu) with it",
+            ));
+        }
+        for name in ["lists/partial", "cache/archives/partial", "empty/partial"] {
+            fs::create_dir_all(dir.join(name))?;
+        }
+        let dir = dir.canonicalize()?;
+        fs::write(dir.join("apt.conf"), configuration(&dir))?;
+        Ok(Self { dir })
+    }
+
+    /// Downloads `names` and all that they need beyond `installed`; what is there already is kept.
+    ///
+    /// # Errors
+    /// apt's words.
+    pub fn download(&self, names: &[&str], installed: &[Package]) -> io::Result<Vec<Package>> {
+        // Several test programs may ask at the same time; apt's own locks would make them fail instead of wait.
+        let lock = File::create(self.dir.join("lock"))?;
+        lock.lock()?;
+        if self.lists_are_old() {
+            self.update()?;
+        }
+        match self.download_now(names, installed) {
+            // A list can name a package that the mirror has replaced since.
+            Err(_) => self.update().and_then(|()| self.download_now(names, installed)),
+            done => done,
+        }
+    }
+
+    fn download_now(&self, names: &[&str], installed: &[Package]) -> io::Result<Vec<Package>> {
+        fs::write(self.dir.join("status"), status_text(installed, names, &architecture()?))?;
+        // apt leaves out the lines of packages that are in its cache: so this question is asked with an empty cache.
+        let empty = format!("Dir::Cache::archives={}", self.dir.join("empty").display());
+        let uris = output_of(self.apt_get().args(["-o", &empty, "install", "--print-uris"]).args(names))?;
+        output_of(self.apt_get().args(["install", "--download-only"]).args(names))?;
+        let archives = self.dir.join("cache/archives");
+        Ok(String::from_utf8_lossy(&uris).lines().filter_map(|line| parse_uri(line, &archives)).collect())
+    }
+
+    fn update(&self) -> io::Result<()> {
+        output_of(self.apt_get().arg("update"))?;
+        fs::write(self.dir.join("updated"), "")
+    }
+
+    fn lists_are_old(&self) -> bool {
+        let written = fs::metadata(self.dir.join("updated")).and_then(|m| m.modified());
+        let age = written.map(|t| SystemTime::now().duration_since(t).unwrap_or_default());
+        age.map_or(true, |age| age > LISTS_AGE)
+    }
+
+    fn apt_get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command
+            .arg("-qq")
+            .env("APT_CONFIG", self.dir.join("apt.conf"))
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        command.env("LC_ALL", "C.UTF-8");
+        command
+    }
+}
+
+/// Unpacks a package's files into the tree `into`; no script runs. With root, owners and modes are the package's.
+///
+/// # Errors
+/// `dpkg-deb`'s or tar's words.
+pub fn unpack(package: &Package, into: &Path) -> io::Result<()> {
+    // tar itself, as dpkg-deb's own --extract replaces /bin, a link on every system of today, by a folder.
+    let script = r#"dpkg-deb --fsys-tarfile "$1" | tar -C "$2" -xp --keep-directory-symlink"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(&package.file).arg(into);
+    output_of(&mut shell).map(drop)
+}
+
+/// Returns the configuration with which apt touches nothing outside `dir`.
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"Dir::State "{dir}";
+Dir::State::lists "{dir}/lists";
+Dir::State::status "{dir}/status";
+Dir::Cache "{dir}/cache";
+Dir::Log "{dir}";
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+APT::Get::Assume-Yes "true";
+APT::Keep-Downloaded-Packages "true";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Debug::NoLocking "true";
+DPkg::Post-Invoke "";
+APT::Update::Post-Invoke "";
+"#
+    )
+}
+
+/// Returns Debian's name of this machine's processor.
+fn architecture() -> io::Result<String> {
+    let output = output_of(Command::new("dpkg").arg("--print-architecture"))?;
+    Ok(String::from_utf8_lossy(&output).trim().to_owned())
+}
+
+/// Returns dpkg's status file for packages that are there, and for those that only maintainer scripts need.
+///
+/// The latter are left out when `wanted` names them, or they would count as there already.
+fn status_text(installed: &[Package], wanted: &[&str], architecture: &str) -> String {
+    // `allowed` answers a wish for `perl:any`.
+    let entry = |name: &str, version: &str, architecture: &str, multi: &str| {
+        format!(
+            "Package: {name}\nStatus: install ok installed\nMaintainer: nobody\nArchitecture: {architecture}\n\
+             Multi-Arch: {multi}\nVersion: {version}\nDescription: is there\n\n"
+        )
+    };
+    let there = installed.iter().map(|p| entry(&p.name, &p.version, &p.architecture, "foreign"));
+    let claimed = SCRIPTS_ONLY.iter().filter(|name| !wanted.contains(name));
+    // An epoch above every other, so that each wish for a minimal version is met.
+    let claimed = claimed.map(|name| entry(name, "99:0", architecture, "allowed"));
+    there.chain(claimed).collect()
+}
+
+/// Parses a line of `apt-get --print-uris`: `'URL' name_version_arch.deb size hash`.
+fn parse_uri(line: &str, archives: &Path) -> Option<Package> {
+    let file = line.strip_prefix('\'')?.split_once("' ")?.1.split(' ').next()?;
+    let mut parts = file.strip_suffix(".deb")?.splitn(3, '_');
+    let (name, version, architecture) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Package {
+        name: name.to_owned(),
+        version: version.replace("%3a", ":"),
+        architecture: architecture.to_owned(),
+        file: archives.join(file),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_print_uris_is_read() {
+        let line = "'http://deb.debian.org/x/redis-tools_7.0.15-1_amd64.deb' redis-tools_5%3a7.0.15-1_amd64.deb 9 MD5Sum:0";
+        let package = parse_uri(line, Path::new("/a")).expect("a package");
+        assert_eq!((package.name.as_str(), package.version.as_str()), ("redis-tools", "5:7.0.15-1"));
+        assert_eq!(package.file, Path::new("/a/redis-tools_5%3a7.0.15-1_amd64.deb"));
+        assert_eq!(parse_uri("Reading package lists...", Path::new("/a")), None);
+    }
+}
