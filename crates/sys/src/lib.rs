@@ -7,8 +7,12 @@ pub mod bpf;
 pub mod error;
 pub mod file;
 pub mod fork;
+pub mod process;
 pub mod root;
+pub mod seal;
 pub mod seccomp;
 pub mod signal;
+
+mod raw;
 
 pub use error::{Error, Result};
