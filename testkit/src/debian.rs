@@ -12,23 +12,30 @@ use std::time::{Duration, SystemTime};
 
 use crate::output_of;
 
-/// Packages that only maintainer scripts need. Nothing is installed here, so no such script ever runs.
+/// Packages that only maintainer scripts and system administrators need. Nothing is installed here, so no such script
+/// ever runs.
 const SCRIPTS_ONLY: &[&str] = &[
     "adduser",
     "debconf",
     "dpkg",
     "init-system-helpers",
     "install-info",
+    "iproute2",
+    "locales",
     "lsb-base",
+    "mawk",
     "passwd",
     "perl",
     "perl-base",
+    "postgresql-client-common",
+    "postgresql-common",
+    "ssl-cert",
     "sysvinit-utils",
     "systemd",
     "tar",
     "ucf",
-    "usrmerge",
     "usr-is-merged",
+    "usrmerge",
 ];
 
 /// Package lists older than this are fetched again.

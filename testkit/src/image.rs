@@ -318,16 +318,15 @@ pub fn busybox() -> PathBuf {
         layout.image("docker.io/library/busybox:latest", json!({"Cmd": ["sh"], "Env": [path]}), &[layer])?;
         layout.archive(&dir.join("image.tar"))
     };
-    cached("busybox-1", make).expect("make the busybox image").join("image.tar")
+    cached(&crate::cache_dir(), "busybox-1", make).expect("make the busybox image").join("image.tar")
 }
 
-/// Returns the cache's folder `name`, filled by `make` if it is not there yet; one process makes it, others wait.
+/// Returns the folder `name` in `cache`, filled by `make` if it is not there yet; one process makes it, others wait.
 ///
 /// # Errors
 /// `make`'s.
-pub fn cached(name: &str, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
-    let cache = crate::cache_dir();
-    fs::create_dir_all(&cache)?;
+pub fn cached(cache: &Path, name: &str, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
+    fs::create_dir_all(cache)?;
     // As root and as a user the trees differ in their owners.
     let user = rustix::process::geteuid().as_raw();
     let ready = cache.join(format!("{name}.{user}"));

@@ -18,6 +18,7 @@ pub mod debian;
 pub mod image;
 pub mod machine;
 pub mod scratch;
+pub mod service;
 
 pub use command::{Bale, Outcome};
 pub use scratch::Scratch;

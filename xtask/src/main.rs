@@ -1,2 +1,61 @@
-//! The project own commands.
-fn main() {}
+//! The project's own commands.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `cargo xtask demo` | builds `bale` and goes the whole way: an image of redis, a registry, a bundle, PONG |
+//! | `cargo xtask test` | format, lints, all tests, a small demo; installs what they need |
+//! | `cargo xtask bench` | measures `bale` beside the other tools of the field |
+//! | `cargo xtask deps` | compares the dependencies with the reviewed list `docs/dependencies.txt` |
+
+mod apt;
+mod cargo;
+mod demo;
+mod run;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use run::{Failure, Result, fail};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--with BINARY] [--small] [--dev]
+                              build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
+  test [--unprivileged]       format, lints, all tests and a small demo; prints a closing count
+  bench [runtime|pull|fleet]  measure beside the peers (needs root, and their tree: the command says how to make it)
+  deps [--accept]             compare the dependencies with docs/dependencies.txt";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.split_first() {
+        Some((&"demo", rest)) => demo::main(rest),
+        Some((&"help" | &"--help" | &"-h", _)) => {
+            say(USAGE);
+            Ok(())
+        }
+        _ => fail(USAGE),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted(signal)) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line for the user; when nobody reads any more there is nobody to tell.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Refuses words that a command does not know.
+pub fn only(given: &[&str], known: &[&str]) -> Result<()> {
+    match given.iter().find(|word| !known.contains(word)) {
+        Some(word) => fail(format!("unknown word {word:?}; known here: {}\n\n{USAGE}", known.join(" "))),
+        None => Ok(()),
+    }
+}
