@@ -2,6 +2,7 @@
 //!
 //! No file system, no clock, no environment: everything here can be fuzzed.
 
+pub mod capability;
 pub mod digest;
 pub mod generate;
 pub mod image;

@@ -80,7 +80,9 @@ impl FromStr for Platform {
             [os, architecture] => (os, architecture, None),
             [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
             _ => {
-                return Err(format!("invalid platform {text:?}: want os/arch[/variant], such as linux/amd64"));
+                return Err(format!(
+                    "invalid platform {text:?}: want os/arch[/variant], such as linux/amd64"
+                ));
             }
         };
         let architecture = match architecture {

@@ -3,10 +3,16 @@
 //! Flags come as typed ([`Flags`]) and become what is meant ([`RunOptions`]) in one step, [`resolve`]: whatever needs
 //! the environment, the working directory or a file is handed in, so everything here can be fuzzed.
 
+pub mod device;
+pub mod env;
 mod flags;
+pub mod mount;
+pub mod number;
+pub mod security;
 
 use std::collections::BTreeMap;
 
+use bale_fault::{Fault, Kind};
 use serde::{Deserialize, Serialize};
 
 pub use flags::{Flags, Surroundings, resolve};
@@ -240,4 +246,10 @@ pub struct HostNamespaces {
     pub uts: bool,
     /// `--cgroupns host`.
     pub cgroup: bool,
+}
+
+/// Says what is wrong with the value of a flag.
+fn wrong(flag: &str, value: &str, reason: impl std::fmt::Display) -> Fault {
+    let shown: String = value.chars().take(200).collect();
+    Fault::new(Kind::InvalidInput, format!("{flag} {shown:?}: {reason}"))
 }
