@@ -200,7 +200,8 @@ fn volume(target: &str, name: Option<&str>) -> MountRequest {
 #[test]
 fn entrypoint_and_command() {
     let entry = |words: &[&str]| Some(strings(words));
-    let cases: [(Option<Vec<String>>, &[&str], &[&str]); 6] = [
+    type Case<'a> = (Option<Vec<String>>, &'a [&'a str], &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
         (None, &[], &["/bin/env", "-0"]),
         (None, &["-u", "X"], &["/bin/env", "-u", "X"]),
         (entry(&["/bin/id"]), &["-u"], &["/bin/id", "-u"]),

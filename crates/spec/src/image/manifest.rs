@@ -167,6 +167,8 @@ impl Index {
 
 /// What a registry answers under `/manifests/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// One lives at a time, and for a moment.
+#[allow(clippy::large_enum_variant)]
 pub enum Document {
     /// One image.
     Manifest(Manifest),

@@ -222,11 +222,11 @@ pub fn tmpfs(spec: &str) -> Result<MountRequest> {
         }
     }
     let readonly = given.iter().any(|o| o == "ro");
-    Ok(MountRequest { target, readonly, kind: MountKind::Tmpfs { options: tmpfs_options(given) } })
+    Ok(MountRequest { target, readonly, kind: MountKind::Tmpfs { options: tmpfs_options(&given) } })
 }
 
 /// Puts docker's defaults in front, without those that are taken back.
-fn tmpfs_options(given: Vec<String>) -> Vec<String> {
+fn tmpfs_options(given: &[String]) -> Vec<String> {
     let has = |word: &str| given.iter().any(|g| g == word);
     let defaults =
         TMPFS_DEFAULTS.iter().filter(|(no, yes)| !has(no) && !has(yes)).map(|(no, _)| (*no).to_owned());
@@ -305,7 +305,7 @@ pub fn mount(spec: &str, working_directory: &str) -> Result<MountRequest> {
         "bind" => fields.bind(spec, working_directory)?,
         "volume" => fields.volume(spec)?,
         "tmpfs" if fields.source.is_some() => return Err(wrong(flag, spec, "a tmpfs has no source")),
-        "tmpfs" => MountKind::Tmpfs { options: tmpfs_options(fields.tmpfs) },
+        "tmpfs" => MountKind::Tmpfs { options: tmpfs_options(&fields.tmpfs) },
         "image" | "npipe" | "cluster" => {
             return Err(wrong(flag, spec, format!("mount type {kind:?} is not supported"))
                 .with_kind(Kind::Unsupported));
