@@ -32,7 +32,7 @@ pub const UNPRIVILEGED: &str = "BALE_TEST_UNPRIVILEGED";
 /// Names a file that gets one line for each test that ended early, for the closing count.
 pub const SKIPS: &str = "BALE_TEST_SKIPS";
 
-/// Ends the test early without root when `BALE_TEST_UNPRIVILEGED=1`, and fails it without root otherwise.
+/// Ends the test early when `BALE_TEST_UNPRIVILEGED=1`, and fails it without root otherwise.
 ///
 /// # Panics
 /// Without root, unless told that there is none.
@@ -59,13 +59,14 @@ macro_rules! bale {
 /// Without root, unless `BALE_TEST_UNPRIVILEGED=1`.
 #[must_use]
 pub fn has_root(need: &str) -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
+    // Told so, root runs what a user could run, so that both see the same.
+    if std::env::var_os(UNPRIVILEGED).is_some_and(|v| v == "1") {
+        note_skip(&format!("needs {need}"));
+        return false;
     }
-    let told = std::env::var_os(UNPRIVILEGED).is_some_and(|v| v == "1");
-    assert!(told, "this test needs {need}: run it as root, or set {UNPRIVILEGED}=1 to leave it out");
-    note_skip(&format!("needs {need}"));
-    false
+    let root = rustix::process::geteuid().is_root();
+    assert!(root, "this test needs {need}: run it as root, or set {UNPRIVILEGED}=1 to leave it out");
+    true
 }
 
 /// Notes that the calling test ends early for `reason`, so that the closing count can say so.

@@ -1,7 +1,7 @@
 //! Cargo, as `cargo xtask` calls it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -64,11 +64,4 @@ pub fn build_bale(runner: &mut Runner, profile: Profile) -> Result<PathBuf> {
         .filter(|m| m["target"]["name"] == "bale")
         .filter_map(|m| m["executable"].as_str().map(PathBuf::from));
     executables.next_back().ok_or_else(|| Failure::Words("cargo did not tell where the binary is".to_owned()))
-}
-
-/// Runs cargo with its words on the terminal and returns its exit status.
-pub fn call(runner: &mut Runner, arguments: &[&str]) -> Result<i32> {
-    let mut command = cargo();
-    command.args(arguments).stdout(Stdio::inherit());
-    Ok(runner.watch(&mut command)?.0)
 }

@@ -10,7 +10,9 @@
 mod apt;
 mod cargo;
 mod demo;
+mod deps;
 mod run;
+mod test;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
+        Some((&"test", rest)) => test::main(rest),
+        Some((&"deps", rest)) => deps::main(rest),
         Some((&"help" | &"--help" | &"-h", _)) => {
             say(USAGE);
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -125,17 +125,41 @@ impl Runner {
         Ok((code, began.elapsed()))
     }
 
-    /// Waits for a child; on a signal its group is ended.
-    fn wait(&mut self, mut child: Child) -> Result<i32> {
+    /// Runs a child to its end, for at most `limit`, shows its standard output line by line, and returns exit status
+    /// and lines.
+    pub fn watch_lines(&mut self, command: &mut Command, limit: Duration) -> Result<(i32, Vec<String>)> {
+        self.check()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        let output = child.stdout.take();
+        let reader = std::thread::spawn(move || {
+            let lines =
+                output.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok));
+            lines.inspect(|line| crate::say(line)).collect::<Vec<String>>()
+        });
+        let code = self.wait_for(child, Some(limit));
+        let lines = reader.join().unwrap_or_default();
+        Ok((code?, lines))
+    }
+
+    fn wait(&mut self, child: Child) -> Result<i32> {
+        self.wait_for(child, None)
+    }
+
+    /// Waits for a child; on a signal, and at the end of `limit`, its group is ended.
+    fn wait_for(&mut self, mut child: Child, limit: Option<Duration>) -> Result<i32> {
         let pid = pid_of(&child)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+        let limit = limit.map(|limit| Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: 0 });
         loop {
             let mut ready = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
             // A signal that came during the clean-up stays pending and must not end the waiting.
             let watched = if self.interrupted.is_some() { 1 } else { 2 };
-            poll(&mut ready[..watched], None).map_err(io::Error::from)?;
-            let ended = !ready[0].revents().is_empty();
-            if ended {
+            if poll(&mut ready[..watched], limit.as_ref()).map_err(io::Error::from)? == 0 {
+                end_group(&mut child)?;
+                return fail("it took too long and was ended");
+            }
+            if !ready[0].revents().is_empty() {
                 let status = child.wait()?;
                 return Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
             }

@@ -1,0 +1,200 @@
+//! `cargo xtask test`: what must hold before a change is good, in one command, with a closing count.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bale_testkit::{SKIPS, UNPRIVILEGED};
+
+use crate::apt::{self, Need, is_here};
+use crate::cargo::{self, Profile, cargo};
+use crate::run::{Failure, Result, Runner, fail};
+use crate::{demo, deps, only, say};
+
+/// What the tests need beyond the build.
+const NEEDS: &[Need] = &[
+    Need { what: "strace", package: "strace", why: "tests end bale at every system call with it" },
+    Need { what: "zstd", package: "zstd", why: "test images have layers that are packed with it" },
+];
+
+/// The tests of the whole workspace, built and run, take a few minutes; whatever takes this long hangs.
+const LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// What was counted.
+#[derive(Debug, Default)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    /// How many were left out, by reason.
+    skipped: BTreeMap<String, u64>,
+    /// What failed, in words.
+    failures: Vec<String>,
+}
+
+/// What `cargo xtask test` does.
+pub fn main(words: &[&str]) -> Result<()> {
+    only(words, &["--unprivileged"])?;
+    let unprivileged = words.contains(&"--unprivileged");
+    want_root_unless(unprivileged)?;
+    let began = Instant::now();
+    let dir = cargo::target().join("test-run");
+    let mut runner = Runner::new(&dir)?;
+    install_needs(&mut runner, unprivileged)?;
+    let mut count = Count::default();
+    check(&mut count, "format", cargo_check(&mut runner, &["fmt", "--all", "--check"]))?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+    check(&mut count, "lints", cargo_check(&mut runner, &lints))?;
+    check(&mut count, "dependencies", deps::compare(&mut runner))?;
+    audit(&mut runner, &mut count)?;
+    tests(&mut runner, &mut count, &dir, unprivileged)?;
+    small_demo(runner, &mut count, unprivileged)?;
+    close(&count, began.elapsed())
+}
+
+fn want_root_unless(unprivileged: bool) -> Result<()> {
+    if unprivileged || rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::Words(
+        "the tests make containers, which needs root. Run them as root (sudo -E env PATH=\"$PATH\" cargo xtask test), \
+         or say `cargo xtask test --unprivileged` to leave out those that need it"
+            .to_owned(),
+    ))
+}
+
+fn install_needs(runner: &mut Runner, unprivileged: bool) -> Result<()> {
+    apt::ensure(runner, apt::BUILD)?;
+    if unprivileged && !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    apt::ensure(runner, NEEDS)
+}
+
+/// Counts one check; only an interruption ends the run.
+fn check(count: &mut Count, name: &str, outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Ok(()) => {
+            say(&format!("check {name} ... ok"));
+            count.passed += 1;
+        }
+        Err(Failure::Interrupted(signal)) => return Err(Failure::Interrupted(signal)),
+        Err(failure) => {
+            say(&format!("check {name} ... FAILED: {failure}"));
+            count.failed += 1;
+            count.failures.push(format!("check {name}"));
+        }
+    }
+    Ok(())
+}
+
+fn cargo_check(runner: &mut Runner, arguments: &[&str]) -> Result<()> {
+    say(&format!("$ cargo {}", arguments.join(" ")));
+    match runner.watch(cargo().args(arguments))?.0 {
+        0 => Ok(()),
+        code => fail(format!("cargo {} ended with {code}", arguments[0])),
+    }
+}
+
+/// Licences, bans and advisories by `deny.toml`, where cargo-deny is installed.
+fn audit(runner: &mut Runner, count: &mut Count) -> Result<()> {
+    if is_here("cargo-deny") {
+        return check(count, "deny.toml", cargo_check(runner, &["deny", "--log-level", "error", "check"]));
+    }
+    *count.skipped.entry("cargo-deny is not installed".to_owned()).or_default() += 1;
+    Ok(())
+}
+
+/// Runs unit, integration and documentation tests of all crates.
+fn tests(runner: &mut Runner, count: &mut Count, dir: &Path, unprivileged: bool) -> Result<()> {
+    let skips = dir.join("skips");
+    let _ = fs::remove_file(&skips);
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).env(SKIPS, &skips);
+    command.env(UNPRIVILEGED, if unprivileged { "1" } else { "0" });
+    say("$ cargo test --workspace --no-fail-fast");
+    let (code, lines) = runner.watch_lines(&mut command, LIMIT)?;
+    add_tests(count, &lines, &fs::read_to_string(&skips).unwrap_or_default());
+    if code != 0 && count.failures.is_empty() {
+        count.failed += 1;
+        count.failures.push(format!("cargo test ended with {code}"));
+    }
+    Ok(())
+}
+
+/// Adds what the test harness says and what the tests themselves left out.
+fn add_tests(count: &mut Count, lines: &[String], skips: &str) {
+    for line in lines {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            count.passed += number_before(result, " passed");
+            count.failed += number_before(result, " failed");
+            let ignored = number_before(result, " ignored");
+            if ignored > 0 {
+                *count.skipped.entry("marked as ignored".to_owned()).or_default() += ignored;
+            }
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            count.failures.push(name.to_owned());
+        }
+    }
+    for line in skips.lines() {
+        let reason = line.split('\t').next().unwrap_or(line);
+        *count.skipped.entry(reason.to_owned()).or_default() += 1;
+        // The harness counts a test that ended early as passed.
+        count.passed = count.passed.saturating_sub(1);
+    }
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let head = text.split(word).next().unwrap_or_default();
+    head.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// The first part of the demo, with the binary that the tests used.
+fn small_demo(mut runner: Runner, count: &mut Count, unprivileged: bool) -> Result<()> {
+    if unprivileged {
+        *count.skipped.entry("needs root".to_owned()).or_default() += 1;
+        return Ok(());
+    }
+    say("\n$ cargo xtask demo --dev --small");
+    let bale: Result<PathBuf> = cargo::build_bale(&mut runner, Profile::Dev);
+    let outcome = bale.and_then(|bale| demo::run(runner, &cargo::target().join("demo"), &bale, true));
+    check(count, "demo", outcome)
+}
+
+/// Prints the closing count, and fails when anything failed.
+fn close(count: &Count, took: Duration) -> Result<()> {
+    for failure in &count.failures {
+        say(&format!("failed: {failure}"));
+    }
+    let skipped: u64 = count.skipped.values().sum();
+    let reasons: Vec<String> = count.skipped.iter().map(|(reason, n)| format!("{n}: {reason}")).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+    say(&format!(
+        "{} passed, {} failed, {skipped} skipped{why}, in {} s",
+        count.passed,
+        count.failed,
+        took.as_secs()
+    ));
+    if count.failed == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_tells_early_ends_from_passes() {
+        let lines = [
+            "test a ... ok",
+            "test x::b ... FAILED",
+            "test result: FAILED. 5 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ];
+        let mut count = Count::default();
+        add_tests(&mut count, &lines.map(str::to_owned), "needs root\ta\nneeds root\tc\n");
+        assert_eq!((count.passed, count.failed), (4, 1));
+        assert_eq!(count.skipped.get("needs root"), Some(&2));
+        assert_eq!(count.skipped.get("marked as ignored"), Some(&2));
+        assert_eq!(count.failures, ["x::b"]);
+    }
+}
