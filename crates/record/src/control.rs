@@ -92,7 +92,11 @@ pub enum Request {
 
 impl From<&Fault> for Failure {
     fn from(fault: &Fault) -> Self {
-        Self { kind: fault.kind(), words: fault.chain(), hint: fault.innermost_hint().unwrap_or_default().to_owned() }
+        Self {
+            kind: fault.kind(),
+            words: fault.chain(),
+            hint: fault.innermost_hint().unwrap_or_default().to_owned(),
+        }
     }
 }
 
@@ -250,7 +254,11 @@ mod tests {
 
     #[test]
     fn messages_are_read_back() {
-        let failure = Failure { kind: Kind::ProgramNotFound, words: "exec: \"x\"".to_owned(), hint: "make it".to_owned() };
+        let failure = Failure {
+            kind: Kind::ProgramNotFound,
+            words: "exec: \"x\"".to_owned(),
+            hint: "make it".to_owned(),
+        };
         for event in [
             Event::Started { pid: 7 },
             Event::Failed(failure),

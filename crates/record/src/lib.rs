@@ -17,6 +17,7 @@
 
 pub mod control;
 mod process;
+pub mod settings;
 pub mod time;
 
 use std::collections::BTreeMap;
@@ -166,7 +167,8 @@ impl Record {
 pub fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+.-".contains(c);
     if id.is_empty() || id.len() > 200 || id == "." || id == ".." || !id.chars().all(allowed) {
-        let words = format!("invalid container ID {id:?}: want letters, digits and _ + . - (1 to 200 of them)");
+        let words =
+            format!("invalid container ID {id:?}: want letters, digits and _ + . - (1 to 200 of them)");
         return Err(Fault::new(Kind::InvalidInput, words));
     }
     Ok(())
@@ -199,7 +201,8 @@ impl Dir {
             Ok(()) => Self::open(root, id),
             Err(Errno::EXIST) => {
                 let words = format!("container with given ID already exists: {id}");
-                Err(Fault::new(Kind::AlreadyExists, words).hint(format!("choose another name, or remove {id} first")))
+                Err(Fault::new(Kind::AlreadyExists, words)
+                    .hint(format!("choose another name, or remove {id} first")))
             }
             Err(errno) => Err(bale_sys::Error::new(format!("mkdir({:?})", root.join(id)), errno).into()),
         }
@@ -231,7 +234,8 @@ impl Dir {
     /// As [`Dir::open`].
     pub fn open_path(path: &Path) -> Result<Self> {
         let id = path.file_name().and_then(|n| n.to_str());
-        let id = id.ok_or_else(|| Fault::new(Kind::InvalidInput, format!("{path:?} is no container directory")))?;
+        let id =
+            id.ok_or_else(|| Fault::new(Kind::InvalidInput, format!("{path:?} is no container directory")))?;
         Self::open(path.parent().unwrap_or(Path::new("/")), id)
     }
 
@@ -269,8 +273,11 @@ impl Dir {
         };
         let found: Version = serde_json::from_slice(&text).map_err(damaged)?;
         if found.version > VERSION {
-            let words = format!("{:?} has format {}, this bale knows {VERSION}", self.path.join(FILE), found.version);
-            return Err(Fault::new(Kind::Unsupported, words).hint("use the bale that wrote it, or a newer one"));
+            let words =
+                format!("{:?} has format {}, this bale knows {VERSION}", self.path.join(FILE), found.version);
+            return Err(
+                Fault::new(Kind::Unsupported, words).hint("use the bale that wrote it, or a newer one")
+            );
         }
         serde_json::from_slice(&text).map_err(damaged)
     }
@@ -310,7 +317,8 @@ impl Locked<'_> {
 
     fn write(&self, record: &Record, durability: Durability) -> Result<()> {
         let words = || format!("write the record of container {:?}", self.dir.id());
-        let text = serde_json::to_vec(record).map_err(|e| Fault::new(Kind::Internal, words()).caused_by(e))?;
+        let text =
+            serde_json::to_vec(record).map_err(|e| Fault::new(Kind::Internal, words()).caused_by(e))?;
         let written = file::replace(&self.dir.fd, FILE, &text, Mode::from_raw_mode(0o600), durability);
         written.map_err(Fault::from).within(words)
     }

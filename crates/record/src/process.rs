@@ -23,7 +23,8 @@ impl ProcessId {
     /// # Errors
     /// `NotFound` when it has ended and was reaped.
     pub fn of(pid: i32) -> Result<Self> {
-        let start_time = start_time(pid).ok_or_else(|| Fault::new(Kind::NotFound, format!("no such process: {pid}")))?;
+        let start_time =
+            start_time(pid).ok_or_else(|| Fault::new(Kind::NotFound, format!("no such process: {pid}")))?;
         Ok(Self { pid, start_time, boot_id: boot_id() })
     }
 
@@ -70,7 +71,9 @@ fn start_time(pid: i32) -> Option<u64> {
 /// Returns the kernel's id of this boot; empty when it cannot be read.
 #[must_use]
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

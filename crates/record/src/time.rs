@@ -43,7 +43,11 @@ impl Time {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
-        if !text.is_ascii() || bytes.len() < 20 || [bytes[4], bytes[7]] != *b"--" || !matches!(bytes[10], b'T' | b't' | b' ') {
+        if !text.is_ascii()
+            || bytes.len() < 20
+            || [bytes[4], bytes[7]] != *b"--"
+            || !matches!(bytes[10], b'T' | b't' | b' ')
+        {
             return None;
         }
         if bytes[13] != b':' || bytes[16] != b':' {
@@ -108,7 +112,9 @@ fn offset(zone: &str) -> Option<i64> {
         _ => return None,
     };
     let (hours, minutes) = zone[1..].split_once(':')?;
-    let number = |part: &str, most: i64| (part.len() == 2).then(|| part.parse::<u8>().ok())?.map(i64::from).filter(|n| *n <= most);
+    let number = |part: &str, most: i64| {
+        (part.len() == 2).then(|| part.parse::<u8>().ok())?.map(i64::from).filter(|n| *n <= most)
+    };
     Some(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60))
 }
 
@@ -160,7 +166,15 @@ mod tests {
         let time = |text| Time::parse(text).map(|t| (t.seconds, t.nanoseconds));
         assert_eq!(time("1970-01-01T02:00:00.5+02:00"), Some((0, 500_000_000)));
         assert_eq!(time("1970-01-01T00:00:00Z"), Some((0, 0)));
-        for bad in ["", "1970-01-01", "1970-13-01T00:00:00Z", "1970-01-01T00:00:00", "1970-01-01T00:00:00.Z", "1970-01-01T00:00:00+2", "+970-01-01T00:00:00Z"] {
+        for bad in [
+            "",
+            "1970-01-01",
+            "1970-13-01T00:00:00Z",
+            "1970-01-01T00:00:00",
+            "1970-01-01T00:00:00.Z",
+            "1970-01-01T00:00:00+2",
+            "+970-01-01T00:00:00Z",
+        ] {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

@@ -6,12 +6,17 @@
 pub mod bpf;
 pub mod error;
 pub mod file;
-pub mod fork;
+pub mod identity;
+pub mod mount;
+pub mod namespace;
+pub mod netlink;
 pub mod process;
 pub mod root;
 pub mod seal;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
+pub mod terminal;
 
 mod raw;
 

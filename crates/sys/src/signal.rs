@@ -59,7 +59,9 @@ impl SignalFd {
         let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut info) {
             // The number is the first field, a u32 (signalfd(2)).
-            Ok(length) if length == info.len() => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
+            Ok(length) if length == info.len() => {
+                Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]])))
+            }
             Ok(_) => Err(Error::new("read(<signalfd>)", Errno::IO)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(errno) => Err(Error::new("read(<signalfd>)", errno)),
@@ -73,29 +75,12 @@ impl AsFd for SignalFd {
     }
 }
 
-/// Unblocks every signal of this thread.
-///
-/// # Errors
-/// The failed call.
-pub fn unblock_all() -> Result<()> {
-    change_mask(libc::SIG_SETMASK, &[])
-}
-
 /// Ignores `signals` from now on; a program that is executed inherits that.
 pub fn ignore(signals: &[i32]) {
-    set_disposition(signals, libc::SIG_IGN);
-}
-
-/// Gives `signals` their default effect again.
-pub fn reset(signals: &[i32]) {
-    set_disposition(signals, libc::SIG_DFL);
-}
-
-fn set_disposition(signals: &[i32], disposition: libc::sighandler_t) {
     for &signal in signals {
-        // SAFETY: SIG_IGN and SIG_DFL are no functions, so no handler can run in a wrong context; a number that is
-        // no signal is answered with EINVAL and changes nothing.
-        unsafe { libc::signal(signal, disposition) };
+        // SAFETY: SIG_IGN is no function, so no handler can run in a wrong context; a number that is no signal is
+        // answered with EINVAL and changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 
@@ -110,6 +95,6 @@ mod tests {
         // SAFETY: raise only sends a signal to the calling thread, which blocks it.
         assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
         assert_eq!(signals.next().unwrap(), Some(libc::SIGURG));
-        unblock_all().unwrap();
+        change_mask(libc::SIG_SETMASK, &[]).unwrap();
     }
 }

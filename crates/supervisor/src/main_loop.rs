@@ -1,0 +1,307 @@
+//! The one loop: output to the log, requests of clients, the end of init.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use bale_fault::{Fault, Kind, Result};
+use bale_record::control::{Event, Failure, Request};
+use bale_record::time::Time;
+use bale_sys::error::Call;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::termios::Winsize;
+
+use crate::clients::{Client, Heard, LIMIT, Listener};
+use crate::creator;
+use crate::log::{Appended, Log, Stream};
+use crate::stdio::Channels;
+
+/// Bytes read from the container at once.
+const READ_BYTES: usize = 32 << 10;
+/// Reads of one stream before the others get their turn.
+const READS_PER_TURN: usize = 8;
+/// Reads after the end of init: more than a pipe can hold, so that nothing written before the end is missed, and
+/// bounded, as a process outside the container's pid namespace may hold the pipe and write for ever.
+const READS_AT_END: usize = (1 << 20) / READ_BYTES + 2;
+
+const LISTENER: u64 = 0;
+const REPORT: u64 = 1;
+const INIT: u64 = 2;
+const OUTPUT: u64 = 3;
+const CLIENT: u64 = 16;
+
+/// What the loop is made of.
+pub struct Parts {
+    /// Its log.
+    pub log: Log,
+    /// Its stdio.
+    pub channels: Channels,
+    /// Where clients come in.
+    pub listener: Listener,
+    /// Where the creator reports.
+    pub report: OwnedFd,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container could not be made; the creator wrote it down.
+    Failed(Failure),
+    /// The creator died; nothing is written down.
+    CreatorDied,
+    /// Init ended with this status.
+    Exited {
+        /// Exit status, 128 + signal when a signal ended it.
+        code: u8,
+        /// That signal.
+        signal: Option<i32>,
+    },
+}
+
+/// What is left when the loop ends.
+pub struct End {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Those who wait for it.
+    pub clients: Vec<Client>,
+    /// Further ones may be waiting here.
+    pub listener: Listener,
+}
+
+/// The state of the loop.
+pub struct MainLoop {
+    parts: Parts,
+    epoll: OwnedFd,
+    init: Option<OwnedFd>,
+    init_pid: i32,
+    clients: Vec<Option<Client>>,
+    /// The input ends when the client that started the container leaves.
+    input_once: bool,
+    buffer: Vec<u8>,
+    outcome: Option<Outcome>,
+}
+
+impl MainLoop {
+    /// Prepares the loop; `starter` is the client that started the container.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn new(parts: Parts, starter: OwnedFd, input_once: bool) -> Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).call(|| "epoll_create1()")?;
+        let mut this = Self {
+            parts,
+            epoll,
+            init: None,
+            init_pid: 0,
+            clients: Vec::with_capacity(4),
+            input_once,
+            buffer: Vec::with_capacity(READ_BYTES),
+            outcome: None,
+        };
+        this.watch(&this.parts.listener, LISTENER)?;
+        this.watch(&this.parts.report, REPORT)?;
+        this.add_client(Client::new(starter, true));
+        Ok(this)
+    }
+
+    fn watch(&self, fd: impl AsFd, token: u64) -> Result<()> {
+        let added = epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN);
+        Ok(added.call(|| format!("epoll_ctl(EPOLL_CTL_ADD, {token})"))?)
+    }
+
+    /// Runs until the container has ended.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn run(mut self) -> Result<End> {
+        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 16];
+        while self.outcome.is_none() {
+            let ready = match epoll::wait(&self.epoll, &mut events[..], None) {
+                Err(Errno::INTR) => 0,
+                other => other.call(|| "epoll_wait()")?,
+            };
+            let before = self.parts.log.size_bytes();
+            for event in &events[..ready] {
+                self.handle(event.data.u64())?;
+            }
+            if self.parts.log.size_bytes() != before {
+                self.tell_growth();
+            }
+        }
+        let outcome = self.outcome.take().unwrap_or(Outcome::CreatorDied);
+        let clients = self.clients.into_iter().flatten().collect();
+        Ok(End { outcome, clients, listener: self.parts.listener })
+    }
+
+    fn handle(&mut self, token: u64) -> Result<()> {
+        match token {
+            LISTENER => self.accept(),
+            REPORT => self.hear_creator()?,
+            INIT => self.end()?,
+            OUTPUT => self.copy(Stream::Stdout, READS_PER_TURN),
+            n if n == OUTPUT + 1 => self.copy(Stream::Stderr, READS_PER_TURN),
+            n => self.serve(usize::try_from(n - CLIENT).unwrap_or(usize::MAX)),
+        }
+        Ok(())
+    }
+
+    /// Learns whether there is a container.
+    fn hear_creator(&mut self) -> Result<()> {
+        let report = creator::report(&self.parts.report);
+        // Removed from the set first, as the end of file after the report would come again and again.
+        epoll::delete(&self.epoll, &self.parts.report).call(|| "epoll_ctl(EPOLL_CTL_DEL)")?;
+        match report {
+            Some(Event::Started { pid }) => self.adopt(pid),
+            Some(Event::Failed(failure)) => {
+                self.outcome = Some(Outcome::Failed(failure));
+                Ok(())
+            }
+            _ => {
+                self.outcome = Some(Outcome::CreatorDied);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the new container over: its end, its output, and who waits for it.
+    fn adopt(&mut self, pid: i32) -> Result<()> {
+        let missing = || Fault::new(Kind::Internal, format!("the creator reported the pid {pid}"));
+        // The pid cannot mean another process: only its parent, this process, can reap it.
+        let child = Pid::from_raw(pid).ok_or_else(missing)?;
+        let pidfd =
+            rustix::process::pidfd_open(child, PidfdFlags::empty()).call(|| format!("pidfd_open({pid})"))?;
+        self.watch(&pidfd, INIT)?;
+        self.init = Some(pidfd);
+        self.init_pid = pid;
+        self.parts.channels.receive_console()?;
+        for (token, stream) in [(OUTPUT, Stream::Stdout), (OUTPUT + 1, Stream::Stderr)] {
+            if let Some(output) = self.parts.channels.output(stream) {
+                self.watch(output, token)?;
+            }
+        }
+        for client in self.clients.iter().flatten() {
+            client.send(&Event::Started { pid });
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        while let Some(socket) = self.parts.listener.accept() {
+            let client = Client::new(socket, false);
+            if self.init.is_some() {
+                client.send(&Event::Started { pid: self.init_pid });
+            }
+            self.add_client(client);
+        }
+    }
+
+    fn add_client(&mut self, client: Client) {
+        let free = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
+        if free >= LIMIT || self.watch(&client, CLIENT + free as u64).is_err() {
+            // Closing it is the answer.
+            return;
+        }
+        if free == self.clients.len() {
+            self.clients.push(Some(client));
+        } else {
+            self.clients[free] = Some(client);
+        }
+    }
+
+    /// Does what a client asks.
+    fn serve(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index).and_then(Option::as_mut) else { return };
+        match client.hear() {
+            Heard::Nothing => {}
+            Heard::Gone => {
+                let starter = client.starter;
+                self.clients[index] = None;
+                if starter && self.input_once {
+                    self.parts.channels.close_input();
+                }
+            }
+            Heard::Request(Request::Watch { offset_bytes }) => {
+                client.watching = Some(offset_bytes);
+                self.tell_growth();
+            }
+            Heard::Request(Request::Resize { rows, columns }) => self.resize(rows, columns),
+            Heard::Request(Request::Signal { number }) => self.signal(number),
+            Heard::Request(Request::Input) => {
+                client.send_input(self.parts.channels.input());
+                if self.input_once && client.starter {
+                    self.parts.channels.close_input();
+                }
+            }
+        }
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        if let Some(output) = self.parts.channels.output(Stream::Stdout) {
+            let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            // A pipe answers ENOTTY: there is no size to set then.
+            let _ = rustix::termios::tcsetwinsize(output, size);
+        }
+    }
+
+    fn signal(&self, number: i32) {
+        if let (Some(init), Some(signal)) = (&self.init, Signal::from_named_raw(number)) {
+            // It may have ended meanwhile, which the client learns next.
+            let _ = rustix::process::pidfd_send_signal(init, signal);
+        }
+    }
+
+    /// Copies what the container wrote to the log.
+    fn copy(&mut self, stream: Stream, reads: usize) {
+        for _ in 0..reads {
+            let Some(output) = self.parts.channels.output(stream) else { return };
+            self.buffer.clear();
+            match rustix::io::read(output, rustix::buffer::spare_capacity(&mut self.buffer)) {
+                Ok(length) if length > 0 => self.keep(stream),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // The end of a pipe, or EIO: the last process has closed the terminal.
+                _ => return self.parts.channels.close_output(stream),
+            }
+        }
+    }
+
+    fn keep(&mut self, stream: Stream) {
+        if self.parts.log.append(stream, &self.buffer, Time::now()) == Appended::Written {
+            return;
+        }
+        let output = Event::Output { stderr: stream == Stream::Stderr, bytes: self.buffer.clone() };
+        for client in self.clients.iter().flatten() {
+            client.send(&output);
+        }
+    }
+
+    /// Tells those who have read all of the log that there is more.
+    fn tell_growth(&mut self) {
+        let size_bytes = self.parts.log.size_bytes();
+        for client in self.clients.iter_mut().flatten() {
+            if client.watching.is_some_and(|offset| offset < size_bytes) {
+                client.watching = None;
+                client.send(&Event::Grown { size_bytes });
+            }
+        }
+    }
+
+    /// Reaps init and copies what is left in its pipes. Its pid namespace is empty by then: the kernel ends the
+    /// others before it lets the parent see the end of the first.
+    fn end(&mut self) -> Result<()> {
+        let Some(init) = &self.init else { return Ok(()) };
+        let status = rustix::process::waitid(
+            WaitId::PidFd(init.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        )
+        .call(|| "waitid(P_PIDFD)")?;
+        let Some(status) = status else { return Ok(()) };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.copy(stream, READS_AT_END);
+        }
+        let signal = status.terminating_signal();
+        let code = signal.map_or_else(|| status.exit_status().unwrap_or(0), |s| 128 + s);
+        self.outcome = Some(Outcome::Exited { code: u8::try_from(code & 0xff).unwrap_or(0), signal });
+        Ok(())
+    }
+}
