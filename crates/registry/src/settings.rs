@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::CredentialStore;
+use crate::{CredentialStore, Proxies};
 
 /// Settings of a client.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Settings {
     pub credentials: CredentialStore,
     /// The User-Agent header.
     pub user_agent: String,
+    /// Files of the system's certificate authorities (PEM); the first that has any is used, else built-in ones.
+    pub ca_bundles: Vec<PathBuf>,
     /// Further PEM files of certificate authorities.
     pub ca_files: Vec<PathBuf>,
     /// Directories of `<host[:port]>/{*.crt,*.cert,*.key}`, first match wins.
@@ -50,17 +52,6 @@ impl Default for Timeouts {
     }
 }
 
-/// Proxies as curl and Go read them from the environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies {
-    /// For https URLs.
-    pub https: Option<String>,
-    /// For http URLs.
-    pub http: Option<String>,
-    /// Hosts that are reached directly.
-    pub none: Vec<String>,
-}
-
 impl Settings {
     /// Returns settings that read nothing from the environment: no credentials, no proxies.
     #[must_use]
@@ -69,6 +60,7 @@ impl Settings {
             insecure: Vec::new(),
             credentials: CredentialStore::none(),
             user_agent: concat!("bale/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ca_bundles: crate::tls::SYSTEM_BUNDLES.iter().map(PathBuf::from).collect(),
             ca_files: Vec::new(),
             certs_dirs: Vec::new(),
             trusted_realms: Vec::new(),
@@ -77,9 +69,17 @@ impl Settings {
         }
     }
 
-    /// Returns the settings that the environment of this process asks for.
+    /// Returns the settings that the environment of this process asks for: credentials of docker and podman, proxies,
+    /// the machine's `certs.d`, and `SSL_CERT_FILE`.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::bare()
+        let mut settings = Self::bare();
+        settings.credentials = CredentialStore::from_env();
+        settings.proxies = Proxies::from_env();
+        settings.certs_dirs = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec();
+        if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
+            settings.ca_bundles.insert(0, file.into());
+        }
+        settings
     }
 }
