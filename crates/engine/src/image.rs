@@ -1,13 +1,15 @@
 //! Images by name, id or digest.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use bale_fault::{Context, Fault, Kind, Result};
-use bale_spec::image::{Descriptor, Document, ImageConfig, Manifest};
+use bale_spec::image::{Descriptor, Document, ImageConfig, Manifest, Platform};
 use bale_spec::{Digest, Reference};
 use bale_store::{Hold, Name, Store};
 
-use crate::Engine;
+use crate::install::{Install, Nowhere};
+use crate::{Engine, Quiet};
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -60,27 +62,22 @@ impl Image {
         })
     }
 
+    /// Returns the platform it is for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        platform(&self.config)
+    }
+
+    /// Returns the digest that a registry knows it by: that of the index when there was one.
+    #[must_use]
+    pub fn repo_digest(&self) -> Digest {
+        self.index.as_ref().map_or(self.manifest_digest, |index| index.digest)
+    }
+
     pub(crate) fn named(store: &Store, name: &Name) -> Result<Self> {
         let image = Self::read(store, &name.manifest)?;
-        Ok(Self { reference: Some(name.reference()?), index: name.index.clone(), ..image })
+        Ok(Self { reference: name.reference()?, index: name.index.clone(), ..image })
     }
-}
-
-/// One line of `bale images`.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The name; without a tag when the image dangles.
-    pub reference: Reference,
-    /// The digest that the registry knows it by.
-    pub repo_digest: Digest,
-    /// The image id.
-    pub id: Digest,
-    /// RFC 3339 time of creation, from the config.
-    pub created: Option<String>,
-    /// Bytes of file content of all layers.
-    pub size: u64,
-    /// Labels of the config.
-    pub labels: Vec<(String, String)>,
 }
 
 impl Engine {
@@ -94,16 +91,137 @@ impl Engine {
     }
 
     /// Returns the lower directories of an image for overlay, top first; layers that a power cut has damaged are
-    /// unpacked again. The caller holds `_hold` until a record refers to the image.
+    /// unpacked again from the kept blobs. The caller holds `hold` until a record refers to the image.
     ///
     /// # Errors
     /// As [`Store::prepare`].
-    pub fn lowers(&self, store: &Store, _hold: &Hold, image: &Image) -> Result<Vec<PathBuf>> {
+    pub fn lowers(&self, store: &Store, hold: &Hold, image: &Image) -> Result<Vec<PathBuf>> {
+        match store.prepare(&image.config) {
+            Err(fault) if fault.kind() == Kind::NotFound => {}
+            other => return other,
+        }
+        let ingest = store.ingest()?;
+        let install =
+            Install { store, hold, ingest: &ingest, source: &Nowhere, cancel: &AtomicBool::new(false) };
+        install.layers(&image.manifest, &image.config, &mut Quiet)?;
         store.prepare(&image.config)
+    }
+
+    /// Lists the manifests that containers were made from: roots of collection. A container that is being made holds
+    /// the store until its record is written, so a directory without a record refers to nothing.
+    pub(crate) fn manifests_in_use(&self) -> Result<Vec<Digest>> {
+        Ok(self.users()?.into_iter().map(|user| user.manifest).collect())
+    }
+
+    /// Lists the containers that were made from images.
+    pub(crate) fn users(&self) -> Result<Vec<User>> {
+        let root = self.containers();
+        let mut users = Vec::new();
+        for id in bale_record::list(&root)? {
+            let record = match bale_record::Dir::open(&root, &id).and_then(|dir| dir.load()) {
+                Ok(record) => record,
+                Err(fault) if fault.kind() == Kind::NotFound => continue,
+                Err(fault) => return Err(fault.hint(format!("remove the container: bale rm -f {id}"))),
+            };
+            let manifest = record.engine.get("image_manifest").and_then(|value| value.as_str());
+            let Some(manifest) = manifest.filter(|text| !text.is_empty()) else { continue };
+            let damaged = || Fault::new(Kind::Corrupt, format!("the record of container {id:?}"));
+            let manifest = manifest.parse::<Digest>().map_err(|e| damaged().caused_by(e))?;
+            let running = record.init.as_ref().is_some_and(bale_record::ProcessId::is_alive);
+            users.push(User { id, manifest, running });
+        }
+        Ok(users)
     }
 }
 
-pub(crate) fn find(store: &Store, name: &str) -> Result<Image> {
-    let _ = (store, name);
-    Err(Fault::new(Kind::NotFound, format!("no such image: {name}")))
+/// A container that was made from an image.
+pub(crate) struct User {
+    pub id: String,
+    pub manifest: Digest,
+    pub running: bool,
+}
+
+/// Returns the platform a config names.
+pub(crate) fn platform(config: &ImageConfig) -> Platform {
+    Platform {
+        architecture: config.architecture.clone(),
+        os: config.os.clone(),
+        os_version: None,
+        os_features: None,
+        variant: config.variant.clone(),
+    }
+}
+
+/// How a user may name an image.
+enum Asked {
+    /// A name, and perhaps the beginning of an id that looks like one.
+    Name(Reference),
+    /// `sha256:…`, or what is no name.
+    Id,
+}
+
+/// Finds an image by what a user typed: names come before ids, as with docker.
+pub(crate) fn find(store: &Store, typed: &str) -> Result<Image> {
+    let asked = match typed.parse::<Reference>() {
+        Ok(reference) if !typed.starts_with("sha256:") => Asked::Name(reference),
+        _ => Asked::Id,
+    };
+    if let Asked::Name(reference) = &asked
+        && let Some(name) = by_name(store, reference)?
+    {
+        return Image::named(store, &name);
+    }
+    let prefix = typed.strip_prefix("sha256:").unwrap_or(typed);
+    let is_id = !prefix.is_empty()
+        && prefix.len() <= 64
+        && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match asked {
+        _ if is_id => by_id(store, typed, prefix),
+        Asked::Name(reference) => Err(no_image(&reference.familiar())),
+        Asked::Id => {
+            let error = typed.parse::<Reference>().err();
+            Err(Fault::new(
+                Kind::InvalidInput,
+                error.map_or_else(|| format!("invalid image name {typed:?}"), |e| e.to_string()),
+            ))
+        }
+    }
+}
+
+fn no_image(name: &str) -> Fault {
+    Fault::new(Kind::NotFound, format!("no such image: {name}")).hint("bale images lists what is there")
+}
+
+/// Looks a name up; one with a digest also finds a tagged image of the same repository and digest.
+fn by_name(store: &Store, reference: &Reference) -> Result<Option<Name>> {
+    if let Some(name) = store.get_name(reference)? {
+        return Ok(Some(name));
+    }
+    let Some(digest) = reference.digest() else { return Ok(None) };
+    let fits = |name: &Name| {
+        let other = name.reference().ok().flatten();
+        let same = other.is_some_and(|other| other.familiar_repository() == reference.familiar_repository());
+        same && (name.repo_digest() == *digest || name.manifest.digest == *digest)
+    };
+    Ok(store.list_names()?.into_iter().find(fits))
+}
+
+fn by_id(store: &Store, typed: &str, prefix: &str) -> Result<Image> {
+    let mut found: Option<Image> = None;
+    for name in store.list_names()? {
+        let Ok(image) = Image::named(store, &name) else { continue };
+        let ids = [image.config_digest, image.manifest_digest, image.repo_digest()];
+        if !ids.iter().any(|id| id.hex().starts_with(prefix)) {
+            continue;
+        }
+        match &mut found {
+            None => found = Some(image),
+            Some(other) if other.config_digest == image.config_digest => other.reference = None,
+            Some(_) => {
+                let words = format!("{typed:?} is the beginning of several image ids");
+                return Err(Fault::new(Kind::InvalidInput, words).hint("give more digits"));
+            }
+        }
+    }
+    found.ok_or_else(|| no_image(typed))
 }

@@ -1,17 +1,32 @@
 //! What a user means: every verb is a function here.
 
+mod change;
 mod image;
+mod images;
+mod import;
+mod install;
+mod load;
 mod progress;
 mod pull;
+mod push;
+mod rmi;
+mod save;
+mod spool;
+mod tag;
 
 use std::path::{Path, PathBuf};
 
 use bale_fault::Result;
 use bale_store::Store;
 
-pub use image::{Image, Summary};
+pub use image::Image;
+pub use images::Summary;
+pub use import::ImportOptions;
+pub use load::{LoadOptions, Loaded};
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use pull::{Policy, PullOptions, Pulled};
+pub use push::{PushOptions, Pushed};
+pub use rmi::Removed;
 
 /// All verbs on one root directory.
 #[derive(Clone, Debug)]

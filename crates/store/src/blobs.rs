@@ -83,7 +83,7 @@ impl Ingest<'_> {
     }
 }
 
-impl BlobDraft<'_> {
+impl<'a> BlobDraft<'a> {
     /// Returns the file to write to.
     #[must_use]
     pub const fn file(&mut self) -> &mut File {
@@ -96,6 +96,39 @@ impl BlobDraft<'_> {
     /// The failed call.
     pub fn clone_file(&self) -> Result<File> {
         self.file.try_clone().within(|| "duplicate a descriptor")
+    }
+
+    /// Ends the writing, so that a draft costs no descriptor.
+    #[must_use]
+    pub fn seal(self) -> SealedBlob<'a> {
+        SealedBlob { ingest: self.ingest, entry: self.entry }
+    }
+
+    /// Makes the content visible under `digest`, which the caller computed over exactly what was written.
+    ///
+    /// # Errors
+    /// The failed rename.
+    pub fn publish(self, digest: &Digest) -> Result<()> {
+        self.seal().publish(digest)
+    }
+}
+
+/// Content that was written and is not yet visible.
+#[derive(Debug)]
+pub struct SealedBlob<'a> {
+    ingest: &'a Ingest<'a>,
+    entry: String,
+}
+
+impl SealedBlob<'_> {
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn open(&self) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.ingest.dir, self.entry.as_str(), flags, Mode::empty());
+        Ok(File::from(file.call(|| format!("openat({:?})", self.entry))?))
     }
 
     /// Makes the content visible under `digest`, which the caller computed over exactly what was written.

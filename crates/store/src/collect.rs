@@ -179,7 +179,8 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let (named, used, lost) = (add(&store, "named"), add(&store, "used"), add(&store, "lost"));
         let reference = "named".parse().unwrap();
-        store.ingest().unwrap().put_name(&Name::new(&reference, named.clone(), None)).unwrap();
+        let name = Name::new(&reference, named.clone(), None);
+        store.ingest().unwrap().put_name(&name).unwrap();
         let collect = |roots: Vec<Digest>| store.collect(&|| Ok(roots.clone())).unwrap().unwrap();
 
         let removed = collect(vec![used.digest]);
@@ -189,7 +190,7 @@ mod tests {
         let removed = collect(Vec::new());
         assert_eq!(removed.layers, [Digest::of(b"used")]);
         assert_eq!(collect(Vec::new()), Collected::default());
-        store.remove_name(&reference).unwrap();
+        store.remove_name(&name).unwrap();
         assert_eq!(collect(Vec::new()).blobs.len(), 3);
         assert_eq!(std::fs::read_dir(dir.path().join("ingest")).unwrap().count(), 0);
     }

@@ -13,6 +13,8 @@ use crate::{Ingest, Store};
 
 const VERSION: u32 = 1;
 const LIMIT_BYTES: usize = 1 << 20;
+/// What the key of a nameless image begins with; no reference does.
+const NAMELESS: &str = "@";
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,14 +35,22 @@ impl Name {
         Self { version: VERSION, name: key(reference), manifest, index }
     }
 
-    /// Returns the full name.
+    /// Describes an image that has no name at all, such as one imported without.
+    #[must_use]
+    pub fn nameless(manifest: Descriptor) -> Self {
+        Self { version: VERSION, name: format!("{NAMELESS}{}", manifest.digest), manifest, index: None }
+    }
+
+    /// Returns the full name; `None` for an image that was never given one.
     ///
     /// # Errors
     /// `Corrupt` when the store's document is damaged.
-    pub fn reference(&self) -> Result<Reference> {
-        self.name
-            .parse()
-            .map_err(|e| Fault::new(Kind::Corrupt, "a name in the store is damaged").caused_by(e))
+    pub fn reference(&self) -> Result<Option<Reference>> {
+        if self.name.starts_with(NAMELESS) {
+            return Ok(None);
+        }
+        let parsed = self.name.parse().map(Some);
+        parsed.map_err(|e| Fault::new(Kind::Corrupt, "a name in the store is damaged").caused_by(e))
     }
 
     /// Returns the digest that a registry knows the image by: that of the index when there was one.
@@ -79,12 +89,12 @@ impl Store {
     ///
     /// # Errors
     /// The failed call.
-    pub fn remove_name(&self, reference: &Reference) -> Result<bool> {
+    pub fn remove_name(&self, name: &Name) -> Result<bool> {
         let _alone = self.take("images", LockMode::Exclusive)?;
-        match rustix::fs::unlinkat(&self.images, file_name(&key(reference)), AtFlags::empty()) {
+        match rustix::fs::unlinkat(&self.images, file_name(&name.name), AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(bale_sys::Error::new(format!("unlinkat(name {reference})"), errno).into()),
+            Err(errno) => Err(bale_sys::Error::new(format!("unlinkat(name {})", name.name), errno).into()),
         }
     }
 
@@ -125,19 +135,23 @@ impl Ingest<'_> {
     /// The failed call.
     pub fn put_name(&self, name: &Name) -> Result<()> {
         let _alone = self.store.take("images", LockMode::Exclusive)?;
-        let reference = name.reference()?;
-        let old = self.store.get_name(&reference).ok().flatten();
-        if let Some(old) =
-            old.filter(|old| old.manifest.digest != name.manifest.digest && reference.digest().is_none())
-        {
-            let all = self.store.list_names()?;
-            let others = all.iter().filter(|other| other.name != old.name);
-            if !others.into_iter().any(|other| other.manifest.digest == old.manifest.digest) {
-                let untagged = reference.with_digest(old.repo_digest());
-                self.write_name(&Name { name: key(&untagged), ..old })?;
+        if let Some(reference) = name.reference()?.filter(|reference| reference.digest().is_none()) {
+            let old = self.store.get_name(&reference).ok().flatten();
+            if let Some(old) = old.filter(|old| old.manifest.digest != name.manifest.digest) {
+                self.keep_dangling(&reference, old)?;
             }
         }
         self.write_name(name)
+    }
+
+    fn keep_dangling(&self, reference: &Reference, old: Name) -> Result<()> {
+        let all = self.store.list_names()?;
+        let mut others = all.iter().filter(|other| other.name != old.name);
+        if others.any(|other| other.manifest.digest == old.manifest.digest) {
+            return Ok(());
+        }
+        let untagged = reference.with_digest(old.repo_digest());
+        self.write_name(&Name { name: key(&untagged), ..old })
     }
 
     fn write_name(&self, name: &Name) -> Result<()> {
@@ -183,8 +197,12 @@ mod tests {
         ingest.put_name(&name("redis:7", "three")).unwrap();
         assert_eq!(listed().len(), 3, "{:?}: the image has another name, so nothing dangles", listed());
         assert_eq!(store.get_name(&"redis:7".parse().unwrap()).unwrap(), Some(name("redis:7", "three")));
-        assert!(store.remove_name(&"web".parse().unwrap()).unwrap());
-        assert!(!store.remove_name(&"web".parse().unwrap()).unwrap());
+        assert!(store.remove_name(&name("web", "two")).unwrap());
+        assert!(!store.remove_name(&name("web", "two")).unwrap());
+        let nameless = Name::nameless(Descriptor::of("m", b"four"));
+        ingest.put_name(&nameless).unwrap();
+        assert!(store.list_names().unwrap().contains(&nameless) && nameless.reference().unwrap().is_none());
+        assert!(store.remove_name(&nameless).unwrap());
         let pinned = format!("web:1@{}", Digest::of(b"two"));
         ingest.put_name(&name(&pinned, "two")).unwrap();
         assert!(store.get_name(&format!("web@{}", Digest::of(b"two")).parse().unwrap()).unwrap().is_some());

@@ -33,7 +33,7 @@ mod merge;
 mod open;
 mod remove;
 
-pub use blobs::{BlobDraft, DOCUMENT_LIMIT_BYTES};
+pub use blobs::{BlobDraft, DOCUMENT_LIMIT_BYTES, SealedBlob};
 pub use collect::Collected;
 pub use fixup::adopt_root;
 pub use images::Name;

@@ -1,0 +1,191 @@
+//! `push`: an image to a registry.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use bale_fault::{Context, Fault, Kind, Result};
+use bale_registry::{Client, Settings};
+use bale_spec::image::Descriptor;
+use bale_spec::{Digest, Reference};
+use bale_store::Store;
+
+use crate::{Engine, Event, LayerState, Progress};
+
+/// Blobs that are sent at a time.
+const WORKERS: usize = 3;
+
+/// How an image is pushed.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// How registries are talked to.
+    pub registry: Settings,
+    /// Set it to have the push end soon.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl Default for PushOptions {
+    /// Returns the registry settings of this process's environment.
+    fn default() -> Self {
+        Self { registry: Settings::from_env(), cancel: Arc::default() }
+    }
+}
+
+/// What was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+impl Engine {
+    /// Sends an image to the registry of its name: layers first, then config, then manifest. Of an image that was
+    /// pulled for one platform of several, that one platform is sent.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no image of that name; what the registry says.
+    pub fn push(
+        &self,
+        reference: &Reference,
+        options: &PushOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Pushed> {
+        let store = self.store()?;
+        let _hold = store.hold()?;
+        let name = store.get_name(reference)?;
+        let name = name.ok_or_else(|| {
+            let words = format!("no such image: {}", reference.familiar());
+            Fault::new(Kind::NotFound, words)
+                .hint(format!("bale tag IMAGE {} gives an image that name", reference.familiar()))
+        })?;
+        let image = crate::Image::named(&store, &name)?;
+        let words = || format!("push {}", reference.familiar());
+        progress.event(&Event::Begin {
+            words: format!(
+                "The push refers to repository [{}/{}]",
+                reference.registry(),
+                reference.repository()
+            ),
+        });
+        let push = Push {
+            client: Client::new(options.registry.clone())?,
+            origins: origins(&store, reference)?,
+            store: &store,
+            reference,
+            cancel: &options.cancel,
+        };
+        push.layers(&image.manifest.layers, progress).within(words)?;
+        push.blob(&image.manifest.config, &mut |_| {}).within(words)?;
+        let sent = push.client.push_manifest(reference, &image.descriptor.media_type, &image.manifest_bytes);
+        let digest = sent.within(words)?;
+        Ok(Pushed { digest, size: image.manifest_bytes.len() as u64 })
+    }
+}
+
+/// Finds for each blob a repository of the same registry that very likely has it, from where it can be mounted.
+fn origins(store: &Store, target: &Reference) -> Result<HashMap<Digest, String>> {
+    let mut origins = HashMap::new();
+    for name in store.list_names()? {
+        let Some(other) = name.reference()? else { continue };
+        if other.registry() != target.registry() || other.repository() == target.repository() {
+            continue;
+        }
+        let Ok(image) = crate::Image::named(store, &name) else { continue };
+        for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
+            origins.entry(blob.digest).or_insert_with(|| other.repository().to_owned());
+        }
+    }
+    Ok(origins)
+}
+
+struct Push<'a> {
+    client: Client,
+    origins: HashMap<Digest, String>,
+    store: &'a Store,
+    reference: &'a Reference,
+    cancel: &'a AtomicBool,
+}
+
+impl Push<'_> {
+    fn layers(&self, layers: &[Descriptor], progress: &mut dyn Progress) -> Result<()> {
+        let mut unique: Vec<&Descriptor> = Vec::new();
+        for layer in layers {
+            if !unique.iter().any(|other| other.digest == layer.digest) {
+                progress.event(&news(layer, LayerState::Waiting));
+                unique.push(layer);
+            }
+        }
+        let (next, stop, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None::<Fault>));
+        std::thread::scope(|scope| {
+            let (channel, events) = mpsc::channel();
+            for _ in 0..WORKERS.min(unique.len()) {
+                let channel = channel.clone();
+                let (unique, next, stop, failure) = (&unique, &next, &stop, &failure);
+                scope.spawn(move || {
+                    while let Some(layer) = unique.get(next.fetch_add(1, Ordering::Relaxed))
+                        && !stop.load(Ordering::Relaxed)
+                    {
+                        // The caller listens until the last worker is gone.
+                        let mut tell = |state| drop(channel.send(news(layer, state)));
+                        if let Err(fault) = self.blob(layer, &mut tell) {
+                            stop.store(true, Ordering::Relaxed);
+                            let mut first = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            first.get_or_insert(fault);
+                        }
+                    }
+                });
+            }
+            drop(channel);
+            for event in events {
+                progress.event(&event);
+            }
+        });
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Fault::new(Kind::Interrupted, "interrupted"));
+        }
+        failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn blob(&self, blob: &Descriptor, tell: &mut dyn FnMut(LayerState)) -> Result<()> {
+        let words = || format!("blob {}", blob.digest);
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Fault::new(Kind::Interrupted, "interrupted"));
+        }
+        if self.client.blob_exists(self.reference, &blob.digest).within(words)? {
+            tell(LayerState::Exists);
+            return Ok(());
+        }
+        // The registry's client reads on its own thread, where `tell` cannot go: bytes are counted and told at the end.
+        let sent = Arc::new(AtomicUsize::new(0));
+        let open = || -> Result<Box<dyn Read + Send>> {
+            let file = self.store.open_blob(&blob.digest)?;
+            Ok(Box::new(Counted { file, sent: Arc::clone(&sent) }))
+        };
+        let origin = self.origins.get(&blob.digest).map(String::as_str);
+        self.client.push_blob(self.reference, blob, &open, origin).within(words)?;
+        let mounted = origin.is_some() && sent.load(Ordering::Relaxed) == 0 && blob.size > 0;
+        tell(if mounted { LayerState::Mounted } else { LayerState::Done });
+        Ok(())
+    }
+}
+
+fn news(layer: &Descriptor, state: LayerState) -> Event {
+    Event::Layer { digest: layer.digest, size: layer.size, state }
+}
+
+/// Counts what the client has taken.
+struct Counted {
+    file: std::fs::File,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.sent.fetch_add(count, Ordering::Relaxed);
+        Ok(count)
+    }
+}
