@@ -19,6 +19,7 @@ pub mod image;
 pub mod machine;
 pub mod scratch;
 pub mod service;
+pub mod tree;
 
 pub use command::{Bale, Outcome};
 pub use scratch::Scratch;

@@ -1,8 +1,16 @@
 //! The way back: a deterministic compressed archive from a directory.
+//!
+//! ```text
+//! files ─► walk, tar, sha256 ─► 4 x 1 MiB ─► compress, sha256 ─► output
+//!          (the caller's thread)             (thread of its own)
+//! ```
+
+mod compress;
+mod walk;
 
 use std::io::Write;
 
-use bale_fault::{Fault, Kind, Result};
+use bale_fault::Result;
 use bale_spec::Digest;
 use bale_sys::root::RootFd;
 
@@ -12,7 +20,7 @@ use crate::tar::Timestamp;
 /// What the directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A tree of files, taken as it is.
+    /// A tree of files, taken as it is; `.wh.` names are refused, as they would become whiteouts.
     Tree,
     /// The upper directory of an overlay: 0:0 devices become `.wh.` entries, opaque marks `.wh..wh..opq`.
     OverlayUpper,
@@ -29,6 +37,16 @@ pub struct PackOptions {
     pub level: Option<u32>,
     /// Later modification times are set to this one (`SOURCE_DATE_EPOCH`).
     pub clamp_mtime: Option<Timestamp>,
+    /// The root directory gets an entry too.
+    pub root_entry: bool,
+}
+
+impl PackOptions {
+    /// Packs `source` with `compression` at its usual level, times as they are, without an entry for the root.
+    #[must_use]
+    pub const fn new(source: Source, compression: Compression) -> Self {
+        Self { source, compression, level: None, clamp_mtime: None, root_entry: false }
+    }
 }
 
 /// What was packed.
@@ -48,10 +66,11 @@ pub struct Packed {
 
 /// Packs the directory `root` into `out`: the same tree gives the same bytes.
 ///
+/// Entries are sorted by the bytes of their names, hard links keep their first name, sockets are left out; `user.*`,
+/// `security.capability` and ACLs are kept. Mount points below `root` are not entered.
+///
 /// # Errors
-/// A failed system call, or the failed write.
+/// A failed system call, the failed write, or a file that became shorter meanwhile.
 pub fn pack<W: Write + Send>(root: &RootFd, options: &PackOptions, out: W) -> Result<(W, Packed)> {
-    let _ = (root, options);
-    drop(out);
-    Err(Fault::new(Kind::Unsupported, "not yet"))
+    compress::pipeline(options, out, |archive| walk::walk(root, options, archive))
 }

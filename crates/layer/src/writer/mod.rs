@@ -16,15 +16,15 @@
 //!   that has both an entry and a whiteout is opaque. `.wh.` names that are no whiteouts (AUFS's own) are left out.
 //! - Sockets do not exist in archives; unknown types are refused by the reader.
 
-mod attributes;
+pub(crate) mod attributes;
 mod file;
 mod flat;
 mod name;
 mod overlay;
-mod remove;
+pub(crate) mod remove;
 mod tree;
 mod written;
-mod xattr;
+pub(crate) mod xattr;
 
 use bale_fault::Result;
 

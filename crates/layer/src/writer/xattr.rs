@@ -2,7 +2,7 @@
 
 /// What happens to an attribute of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Set,
     /// Belongs to the host that made the archive; left out without a word, as umoci does.
     Skip,
@@ -12,7 +12,7 @@ pub(super) enum Verdict {
 
 /// Decides about attribute `name`. In an overlay directory `user.overlay.*` would be read by the kernel as orders
 /// (metacopy, redirect, opaque), and `trusted.*` is nowhere an image's to set.
-pub(super) fn verdict(name: &[u8], is_overlay: bool) -> Verdict {
+pub(crate) fn verdict(name: &[u8], is_overlay: bool) -> Verdict {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => Verdict::Set,
         b"security.selinux" | b"system.nfs4_acl" => Verdict::Skip,
