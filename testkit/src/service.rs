@@ -13,6 +13,43 @@ use crate::image::{Layout, cached};
 /// What the base layer is made of: a shell, the usual small programs and the C library.
 const BASE: &[&str] = &["base-files", "bash", "coreutils", "dash", "grep", "libc-bin", "sed"];
 
+/// Debian's minimal system: packages marked as essential, and apt.
+const MINIMAL_SYSTEM: &[&str] = &[
+    "apt",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bsdutils",
+    "coreutils",
+    "dash",
+    "debian-archive-keyring",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "gpgv",
+    "grep",
+    "gzip",
+    "hostname",
+    "init-system-helpers",
+    "libc-bin",
+    "login",
+    "mawk",
+    "mount",
+    "ncurses-base",
+    "ncurses-bin",
+    "passwd",
+    "perl-base",
+    "sed",
+    "sysvinit-utils",
+    "tar",
+    "tzdata",
+    "util-linux",
+    "gcc-12-base",
+    "libc6-dev",
+    "perl",
+];
+
 /// Links of a merged /usr (UsrMerge, Debian 12): in the base layer, and there only.
 const MERGED: &[(&str, &str)] =
     &[("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")];
@@ -25,6 +62,8 @@ const UNREAD: &[&str] = &["usr/share/man", "usr/share/info", "usr/share/locale",
 pub struct Recipe {
     /// The image's name, as `load` will know it.
     pub name: &'static str,
+    /// Debian packages of the base layer.
+    pub base: &'static [&'static str],
     /// Debian packages beyond the base's.
     pub packages: &'static [&'static str],
     /// A user of the service: name, uid (and gid), home.
@@ -42,6 +81,7 @@ pub struct Recipe {
 pub fn redis() -> Recipe {
     Recipe {
         name: "docker.io/demo/redis:7",
+        base: BASE,
         packages: &["redis-server", "redis-tools"],
         user: ("redis", 1000, "/data"),
         folders: &["data"],
@@ -54,11 +94,18 @@ pub fn redis() -> Recipe {
     }
 }
 
+/// Redis on a base layer of the size that images in the field have: Debian's whole minimal system, 45 MB of gzip.
+#[must_use]
+pub fn big_redis() -> Recipe {
+    Recipe { name: "docker.io/bench/redis:1", base: MINIMAL_SYSTEM, ..redis() }
+}
+
 /// nginx on port 8080 as the user 33, all logs on standard error.
 #[must_use]
 pub fn nginx() -> Recipe {
     Recipe {
         name: "docker.io/demo/nginx:1",
+        base: BASE,
         packages: &["nginx"],
         user: ("www-data", 33, "/var/www"),
         folders: &["var/lib/nginx", "var/www", "run/nginx"],
@@ -75,6 +122,7 @@ pub fn nginx() -> Recipe {
 pub fn postgres() -> Recipe {
     Recipe {
         name: "docker.io/demo/postgres:15",
+        base: BASE,
         packages: &["postgresql-15", "postgresql-client-15"],
         user: ("postgres", 999, "/var/lib/postgresql"),
         folders: &["var/lib/postgresql", "var/lib/postgresql/data", "var/run/postgresql"],
@@ -112,7 +160,7 @@ pub fn archive(cache: &Path, recipe: &Recipe) -> io::Result<PathBuf> {
 fn make(cache: &Path, recipe: &Recipe, dir: &Path) -> io::Result<()> {
     let debian = Debian::open(&cache.join("apt"))?;
     let layout = Layout::create(&dir.join("layout"))?;
-    let below = base_tree(&debian, &dir.join("base"))?;
+    let below = base_tree(&debian, recipe.base, &dir.join("base"))?;
     let base = layout.layer_of_tree(&dir.join("base"))?;
     service_tree(&debian, recipe, &below, &dir.join("service"))?;
     let service = layout.layer_of_tree(&dir.join("service"))?;
@@ -123,8 +171,8 @@ fn make(cache: &Path, recipe: &Recipe, dir: &Path) -> io::Result<()> {
 }
 
 /// Unpacks the base layer's packages and makes what their scripts would make.
-fn base_tree(debian: &Debian, tree: &Path) -> io::Result<Vec<Package>> {
-    let packages = debian.download(BASE, &[])?;
+fn base_tree(debian: &Debian, names: &[&str], tree: &Path) -> io::Result<Vec<Package>> {
+    let packages = debian.download(names, &[])?;
     unpack_all(&packages, tree)?;
     for name in ["dev", "proc", "sys", "run", "tmp", "root", "etc"] {
         fs::create_dir_all(tree.join(name))?;

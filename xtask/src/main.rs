@@ -8,6 +8,7 @@
 //! | `cargo xtask deps` | compares the dependencies with the reviewed list `docs/dependencies.txt` |
 
 mod apt;
+mod bench;
 mod cargo;
 mod demo;
 mod deps;
@@ -25,7 +26,8 @@ usage: cargo xtask COMMAND
   demo [--with BINARY] [--small] [--dev]
                               build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
   test [--unprivileged]       format, lints, all tests and a small demo; prints a closing count
-  bench [runtime|pull|fleet]  measure beside the peers (needs root, and their tree: the command says how to make it)
+  bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
+                              measure beside the peers (needs root, and their tree: the command says how to make it)
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
 
 fn main() -> ExitCode {
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
     let outcome = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
         Some((&"test", rest)) => test::main(rest),
+        Some((&"bench", rest)) => bench::main(rest),
+        Some((&"@bench", rest)) => bench::main_inside(rest),
         Some((&"deps", rest)) => deps::main(rest),
         Some((&"help" | &"--help" | &"-h", _)) => {
             say(USAGE);

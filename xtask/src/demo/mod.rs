@@ -10,6 +10,8 @@ mod stage;
 mod tools;
 mod way;
 
+pub use registry::free_port;
+
 use std::path::Path;
 use std::time::Instant;
 
