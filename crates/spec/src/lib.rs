@@ -14,6 +14,7 @@ pub mod runtime;
 pub mod signal;
 pub mod suggest;
 pub mod user;
+pub mod validate;
 
 pub use digest::Digest;
 pub use reference::Reference;
