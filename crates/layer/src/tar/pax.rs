@@ -197,10 +197,10 @@ mod tests {
 
     #[test]
     fn records_are_exact_to_the_byte() {
-        let records = parse(b"12 path=a/b\n30 mtime=1350244992.023960108\n9 path=\n").unwrap();
+        let records = parse(b"12 path=a/b\n30 mtime=1350244992.023960108\n8 path=\n").unwrap();
         assert_eq!(records.path, None);
         assert_eq!(records.mtime.map(|t| t.nanos), Some(23_960_108));
-        let records = parse(b"27 SCHILY.xattr.user.a=\0=\n\n\n").unwrap();
+        let records = parse(b"28 SCHILY.xattr.user.a=\0=\n\n\n").unwrap();
         assert_eq!(records.xattrs, [Xattr { name: b"user.a".to_vec(), value: b"\0=\n\n".to_vec() }]);
         for bad in [
             &b"13 path=a/b\n"[..],
@@ -212,7 +212,7 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{}", show(bad));
         }
-        for bad in [&b"17 uid=4294967296\n"[..], b"9 uid=-1\n", b"10 size=-1\n", b"12 size=0x10\n"] {
+        for bad in [&b"18 uid=4294967296\n"[..], b"9 uid=-1\n", b"11 size=-1\n", b"13 size=0x10\n"] {
             assert!(parse(bad).is_err(), "{}", show(bad));
         }
     }
