@@ -10,6 +10,9 @@
 mod cli;
 mod exit;
 mod inner;
+mod interrupt;
+mod output;
+mod progress;
 mod runc;
 
 use std::ffi::OsString;

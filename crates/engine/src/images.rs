@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bale_fault::Result;
+use bale_record::time::Time;
 use bale_spec::{Digest, Reference};
 use bale_store::Store;
 
@@ -43,7 +44,8 @@ impl Engine {
             }
         }
         hide_untagged(&mut list);
-        list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.reference.cmp(&b.reference)));
+        let made = |summary: &Summary| summary.created.as_deref().and_then(Time::parse);
+        list.sort_by(|a, b| made(b).cmp(&made(a)).then_with(|| a.reference.cmp(&b.reference)));
         Ok((list, damaged))
     }
 }

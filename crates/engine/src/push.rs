@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use bale_fault::{Context, Fault, Kind, Result};
-use bale_registry::{Client, Settings};
+use bale_registry::{Client, Pushed as Way, Settings};
 use bale_spec::image::Descriptor;
 use bale_spec::{Digest, Reference};
 use bale_store::Store;
@@ -15,6 +15,8 @@ use crate::{Engine, Event, LayerState, Progress};
 
 /// Blobs that are sent at a time.
 const WORKERS: usize = 3;
+/// How often bytes are reported.
+const REPORT_BYTES: u64 = 256 << 10;
 
 /// How an image is pushed.
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ impl Engine {
             cancel: &options.cancel,
         };
         push.layers(&image.manifest.layers, progress).within(words)?;
-        push.blob(&image.manifest.config, &mut |_| {}).within(words)?;
+        push.blob(&image.manifest.config, &mpsc::channel().0).within(words)?;
         let sent = push.client.push_manifest(reference, &image.descriptor.media_type, &image.manifest_bytes);
         let digest = sent.within(words)?;
         Ok(Pushed { digest, size: image.manifest_bytes.len() as u64 })
@@ -128,9 +130,7 @@ impl Push<'_> {
                     while let Some(layer) = unique.get(next.fetch_add(1, Ordering::Relaxed))
                         && !stop.load(Ordering::Relaxed)
                     {
-                        // The caller listens until the last worker is gone.
-                        let mut tell = |state| drop(channel.send(news(layer, state)));
-                        if let Err(fault) = self.blob(layer, &mut tell) {
+                        if let Err(fault) = self.blob(layer, &channel) {
                             stop.store(true, Ordering::Relaxed);
                             let mut first = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                             first.get_or_insert(fault);
@@ -149,25 +149,29 @@ impl Push<'_> {
         failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn blob(&self, blob: &Descriptor, tell: &mut dyn FnMut(LayerState)) -> Result<()> {
-        let words = || format!("blob {}", blob.digest);
+    fn blob(&self, blob: &Descriptor, channel: &mpsc::Sender<Event>) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Fault::new(Kind::Interrupted, "interrupted"));
         }
-        if self.client.blob_exists(self.reference, &blob.digest).within(words)? {
-            tell(LayerState::Exists);
-            return Ok(());
-        }
-        // The registry's client reads on its own thread, where `tell` cannot go: bytes are counted and told at the end.
-        let sent = Arc::new(AtomicUsize::new(0));
         let open = || -> Result<Box<dyn Read + Send>> {
             let file = self.store.open_blob(&blob.digest)?;
-            Ok(Box::new(Counted { file, sent: Arc::clone(&sent) }))
+            Ok(Box::new(Counted {
+                file,
+                blob: blob.clone(),
+                channel: channel.clone(),
+                total: 0,
+                reported: 0,
+            }))
         };
         let origin = self.origins.get(&blob.digest).map(String::as_str);
-        self.client.push_blob(self.reference, blob, &open, origin).within(words)?;
-        let mounted = origin.is_some() && sent.load(Ordering::Relaxed) == 0 && blob.size > 0;
-        tell(if mounted { LayerState::Mounted } else { LayerState::Done });
+        let way = self.client.push_blob(self.reference, blob, &open, origin);
+        let state = match way.within(|| format!("blob {}", blob.digest))? {
+            Way::Existed => LayerState::Exists,
+            Way::Mounted => LayerState::Mounted,
+            Way::Uploaded => LayerState::Done,
+        };
+        // The caller listens until the last worker is gone.
+        let _ = channel.send(news(blob, state));
         Ok(())
     }
 }
@@ -179,13 +183,20 @@ fn news(layer: &Descriptor, state: LayerState) -> Event {
 /// Counts what the client has taken.
 struct Counted {
     file: std::fs::File,
-    sent: Arc<AtomicUsize>,
+    blob: Descriptor,
+    channel: mpsc::Sender<Event>,
+    total: u64,
+    reported: u64,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read(buffer)?;
-        self.sent.fetch_add(count, Ordering::Relaxed);
+        self.total += count as u64;
+        if count == 0 || self.total - self.reported >= REPORT_BYTES {
+            self.reported = self.total;
+            let _ = self.channel.send(news(&self.blob, LayerState::Bytes(self.total)));
+        }
         Ok(count)
     }
 }

@@ -2,14 +2,25 @@
 
 use std::process::ExitCode;
 
+use bale_engine::Engine;
+use bale_fault::Result;
+
 use super::Context;
-use bale_fault::{Fault, Kind, Result};
+use super::pull::parse_name;
 
 /// Arguments of `bale tag`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Image, by name or id
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// Its further name
+    #[arg(value_name = "TARGET")]
+    target: String,
+}
 
 /// Gives an image another name.
-pub fn run(_args: Args, _context: &Context) -> Result<ExitCode> {
-    Err(Fault::new(Kind::Unsupported, "`bale tag` is not built yet"))
+pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    Engine::open(&context.root)?.tag(&args.source, &parse_name(&args.target)?)?;
+    Ok(ExitCode::SUCCESS)
 }
