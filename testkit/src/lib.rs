@@ -17,6 +17,8 @@ pub mod command;
 pub mod debian;
 pub mod image;
 pub mod machine;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod scratch;
 pub mod service;
 pub mod tree;

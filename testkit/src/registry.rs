@@ -155,7 +155,8 @@ impl Registry {
     pub fn start_at(address: &str, scheme: &'static str, wrap: Wrap) -> Self {
         let listener = TcpListener::bind(address).expect("a port of loopback");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { address, scheme, is_stopped: AtomicBool::new(false), state: Mutex::default() });
+        let shared =
+            Arc::new(Shared { address, scheme, is_stopped: AtomicBool::new(false), state: Mutex::default() });
         let own = shared.clone();
         let thread = std::thread::spawn(move || accept(&listener, &own, &wrap));
         Self { shared, thread: Some(thread) }
@@ -176,7 +177,13 @@ impl Registry {
     }
 
     /// Stores a manifest under a tag and its digest.
-    pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Vec<u8>>) -> Digest {
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         let mut state = self.shared.state();
@@ -189,13 +196,21 @@ impl Registry {
     /// Returns a blob.
     #[must_use]
     pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Vec<u8>> {
-        self.shared.state().blobs.get(&(repository.to_owned(), digest.to_string())).map(|bytes| bytes.to_vec())
+        self.shared
+            .state()
+            .blobs
+            .get(&(repository.to_owned(), digest.to_string()))
+            .map(|bytes| bytes.to_vec())
     }
 
     /// Returns a manifest by tag or digest.
     #[must_use]
     pub fn manifest(&self, repository: &str, name: &str) -> Option<Vec<u8>> {
-        self.shared.state().manifests.get(&(repository.to_owned(), name.to_owned())).map(|(_, bytes)| bytes.clone())
+        self.shared
+            .state()
+            .manifests
+            .get(&(repository.to_owned(), name.to_owned()))
+            .map(|(_, bytes)| bytes.clone())
     }
 
     /// Plays `trick` on the next `times` requests of `method` whose target contains `part`; earlier calls come first.
@@ -375,7 +390,9 @@ fn route(shared: &Shared, state: &mut State, seen: &Seen, body: Vec<u8>, ignores
     if path == "/token" {
         return token(&state.guard, seen);
     }
-    let Some(rest) = path.strip_prefix("/v2/") else { return Answer::error(404, "NOT_FOUND", "no such page") };
+    let Some(rest) = path.strip_prefix("/v2/") else {
+        return Answer::error(404, "NOT_FOUND", "no such page");
+    };
     if rest.is_empty() {
         return Answer::new(200, &[], "{}");
     }
@@ -395,11 +412,17 @@ fn route(shared: &Shared, state: &mut State, seen: &Seen, body: Vec<u8>, ignores
 }
 
 fn token(guard: &Guard, seen: &Seen) -> Answer {
-    let Guard::Bearer { authorization, .. } = guard else { return Answer::error(404, "NOT_FOUND", "no tokens here") };
+    let Guard::Bearer { authorization, .. } = guard else {
+        return Answer::error(404, "NOT_FOUND", "no tokens here");
+    };
     let form = String::from_utf8_lossy(&seen.body);
     let is_refresh = seen.method == "POST" && form.contains(authorization.as_str());
     if authorization.is_empty() || seen.header("authorization") == Some(authorization) || is_refresh {
-        return Answer::new(200, &[("content-type", "application/json")], r#"{"token":"token-1","expires_in":300}"#);
+        return Answer::new(
+            200,
+            &[("content-type", "application/json")],
+            r#"{"token":"token-1","expires_in":300}"#,
+        );
     }
     Answer::new(401, &[], r#"{"details":"incorrect username or password"}"#)
 }
@@ -408,10 +431,15 @@ fn blob(state: &State, seen: &Seen, repository: &str, digest: &str, ignores_rang
     let Some(bytes) = state.blobs.get(&(repository.to_owned(), digest.to_owned())) else {
         return Answer::error(404, "BLOB_UNKNOWN", "blob unknown to registry");
     };
-    let mut answer = Answer::new(200, &[("docker-content-digest", digest), ("content-type", "application/octet-stream")], []);
+    let mut answer = Answer::new(
+        200,
+        &[("docker-content-digest", digest), ("content-type", "application/octet-stream")],
+        [],
+    );
     answer.body = bytes.clone();
     answer.set("etag", &format!("\"{digest}\""));
-    let from = seen.header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-')?.0.parse::<usize>().ok());
+    let from =
+        seen.header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-')?.0.parse::<usize>().ok());
     if let Some(from) = from.filter(|_| !ignores_range) {
         if from >= bytes.len() {
             return Answer::error(416, "RANGE", "range not satisfiable");
@@ -434,20 +462,37 @@ fn manifest(state: &mut State, seen: &Seen, repository: &str, name: &str, body: 
     match state.manifests.get(&key) {
         Some((media_type, bytes)) => {
             let digest = Digest::of(bytes).to_string();
-            Answer::new(200, &[("content-type", media_type), ("docker-content-digest", &digest)], bytes.clone())
+            Answer::new(
+                200,
+                &[("content-type", media_type), ("docker-content-digest", &digest)],
+                bytes.clone(),
+            )
         }
         None => Answer::error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
     }
 }
 
 fn tags(state: &State, repository: &str) -> Answer {
-    let mut names: Vec<_> = state.manifests.keys().filter(|(r, n)| r == repository && !n.contains(':')).map(|(_, n)| n).collect();
+    let mut names: Vec<_> =
+        state.manifests.keys().filter(|(r, n)| r == repository && !n.contains(':')).map(|(_, n)| n).collect();
     names.sort();
     let list = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
-    Answer::new(200, &[("content-type", "application/json")], format!(r#"{{"name":"{repository}","tags":[{list}]}}"#))
+    Answer::new(
+        200,
+        &[("content-type", "application/json")],
+        format!(r#"{{"name":"{repository}","tags":[{list}]}}"#),
+    )
 }
 
-fn uploads(shared: &Shared, state: &mut State, seen: &Seen, repository: &str, upload: &str, query: &str, body: Vec<u8>) -> Answer {
+fn uploads(
+    shared: &Shared,
+    state: &mut State,
+    seen: &Seen,
+    repository: &str,
+    upload: &str,
+    query: &str,
+    body: Vec<u8>,
+) -> Answer {
     let value = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.split_once('=').filter(|(n, _)| *n == name));
         pair.map(|(_, value)| value.replace("%3A", ":").replace("%2F", "/"))
@@ -461,13 +506,20 @@ fn uploads(shared: &Shared, state: &mut State, seen: &Seen, repository: &str, up
                 return Answer::new(201, &[], []);
             }
             state.uploads += 1;
-            let location = format!("{}://{}/v2/{repository}/blobs/uploads/{}?state=x", shared.scheme, shared.address, state.uploads);
+            let location = format!(
+                "{}://{}/v2/{repository}/blobs/uploads/{}?state=x",
+                shared.scheme, shared.address, state.uploads
+            );
             Answer::new(202, &[("location", &location)], [])
         }
         "PUT" if !upload.is_empty() => {
             let digest = Digest::of(&body).to_string();
             if value("digest").as_deref() != Some(&digest) {
-                return Answer::error(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
+                return Answer::error(
+                    400,
+                    "DIGEST_INVALID",
+                    "provided digest did not match uploaded content",
+                );
             }
             state.blobs.insert((repository.to_owned(), digest), Arc::new(body));
             Answer::new(201, &[], [])
@@ -505,7 +557,11 @@ fn send(stream: &mut BufReader<Box<dyn Duplex>>, mut answer: Answer, tricks: &[T
     send_answer(stream, &answer, tricks)
 }
 
-fn send_answer(stream: &mut BufReader<Box<dyn Duplex>>, answer: &Answer, tricks: &[Trick]) -> io::Result<bool> {
+fn send_answer(
+    stream: &mut BufReader<Box<dyn Duplex>>,
+    answer: &Answer,
+    tricks: &[Trick],
+) -> io::Result<bool> {
     let body = &answer.body[answer.from..];
     let is_chunked = tricks.iter().any(|t| matches!(t, Trick::Chunked | Trick::EndlessBody));
     let claimed = tricks.iter().find_map(|t| if let Trick::ClaimLength(n) = t { Some(*n) } else { None });
@@ -575,7 +631,9 @@ fn send_body(
 fn endless_headers(out: &mut Box<dyn Duplex>) -> io::Result<bool> {
     out.write_all(b"HTTP/1.1 200 OK\r\n")?;
     loop {
-        out.write_all(b"x-filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n")?;
+        out.write_all(
+            b"x-filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n",
+        )?;
     }
 }
 
