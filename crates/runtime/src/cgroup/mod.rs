@@ -1,71 +1,315 @@
 //! Limits: the cgroups of a container on v1, on v2, and on hosts that mount both.
+//!
+//! A limit goes to the hierarchy its controller is on: v1's where it is mounted, else v2's. On a host with both, the
+//! container has a cgroup in each: the one on v2 gives CLONE_INTO_CGROUP, `cgroup.kill` and events.
+//!
+//! Joining by writing a pid to `cgroup.procs` takes a lock of the whole host and waits for an RCU grace period, 5 to
+//! 16 ms. Neither way here does: on v2 the process is born in its cgroup, on v1 it writes `0` to the `tasks` files
+//! itself, which moves the one thread that writes.
 
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+mod devices;
+mod group;
+mod host;
+mod life;
+mod setting;
+mod stats;
+pub mod systemd;
+mod v1;
+mod v2;
 
-use bale_fault::{Fault, Kind, Result};
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::runtime::Resources;
+use bale_sys::root::RelPath;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
-/// How the host mounts its hierarchies.
+use group::Group;
+pub use host::{Host, Layout};
+use host::Hierarchy;
+use setting::Setting;
+pub use stats::Stats;
+pub use v2::weight_of_shares;
+
+/// The controllers that limits are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// v1 hierarchies only.
-    V1,
-    /// v1 hierarchies with the controllers, and a v2 hierarchy beside them.
-    Hybrid,
-    /// The v2 hierarchy only.
-    Unified,
+enum Controller {
+    Cpuset,
+    Memory,
+    Cpu,
+    Pids,
+    Io,
+    Hugetlb,
+    NetClass,
+    NetPriority,
+    Rdma,
 }
 
-/// The hierarchies of the host.
+impl Controller {
+    /// In the order of writing.
+    const ALL: [Self; 9] = [
+        Self::Cpuset,
+        Self::Memory,
+        Self::Cpu,
+        Self::Pids,
+        Self::Io,
+        Self::Hugetlb,
+        Self::NetClass,
+        Self::NetPriority,
+        Self::Rdma,
+    ];
+
+    const fn v1_name(self) -> &'static str {
+        match self {
+            Self::Cpuset => "cpuset",
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Pids => "pids",
+            Self::Io => "blkio",
+            Self::Hugetlb => "hugetlb",
+            Self::NetClass => "net_cls",
+            Self::NetPriority => "net_prio",
+            Self::Rdma => "rdma",
+        }
+    }
+
+    const fn v2_name(self) -> Option<&'static str> {
+        match self {
+            Self::Io => Some("io"),
+            Self::NetClass | Self::NetPriority => None,
+            other => Some(other.v1_name()),
+        }
+    }
+}
+
+/// The cgroup of a container in one v1 hierarchy.
 #[derive(Debug)]
-pub struct Host {
-    layout: Layout,
-}
-
-impl Host {
-    /// Looks at the host's mounts once per process.
-    ///
-    /// # Errors
-    /// `Unsupported` when there is no cgroup mount.
-    pub fn detect() -> Result<&'static Self> {
-        static HOST: Host = Host { layout: Layout::V1 };
-        Ok(&HOST)
-    }
-
-    /// Returns the layout.
-    #[must_use]
-    pub const fn layout(&self) -> Layout {
-        self.layout
-    }
+struct V1Group {
+    controllers: Vec<String>,
+    group: Group,
 }
 
 /// The cgroups of one container.
 #[derive(Debug, Default)]
 pub struct Handle {
+    v1: Vec<V1Group>,
+    unified: Option<Group>,
     tasks: Vec<OwnedFd>,
+    in_user_namespace: bool,
 }
 
-/// Makes the cgroup `path` (absolute: below the mount; relative: below the caller's own) and writes its limits.
+/// Whose path it is: one that nobody asked for may be left out where the caller may not write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Asked,
+    Default,
+}
+
+/// Makes the cgroup `path` (absolute: below the mounts; relative: below the caller's own) in every hierarchy, and
+/// writes its limits. On failure what was made is removed again.
 ///
 /// # Errors
-/// `Conflict` when it exists and has processes or is frozen; otherwise file, value and the likely cause.
-pub fn create(_host: &Host, _path: &str, _resources: &Resources) -> Result<Handle> {
-    Err(Fault::new(Kind::Unsupported, "cgroups are not there yet"))
+/// `Conflict` when it exists and has processes or is frozen; otherwise the field, file, value and likely cause.
+pub fn create(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
+    make(host, path, resources, Wish::Asked)
+}
+
+/// As [`create`], for a config without `cgroupsPath`: hierarchies that the caller may not write to are left out,
+/// unless a limit needs them.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_default(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
+    make(host, path, resources, Wish::Default)
+}
+
+fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Handle> {
+    let mut made = Made::default();
+    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+        handle.limit(resources)?;
+        handle.restrict_devices(host, resources)?;
+        handle.open_tasks()?;
+        Ok(handle)
+    });
+    if outcome.is_err() {
+        made.undo();
+    }
+    outcome.within(|| format!("make cgroup {path:?}"))
+}
+
+fn make_groups(host: &Host, path: &str, resources: &Resources, wish: Wish, made: &mut Made) -> Result<Handle> {
+    let mut handle = Handle { in_user_namespace: host.in_user_namespace, ..Handle::default() };
+    for hierarchy in &host.v1 {
+        if let Some(group) = optional(wish, made.group(hierarchy, path))? {
+            handle.v1.push(V1Group { controllers: hierarchy.controllers.clone(), group });
+            if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+                inherit(hierarchy, path)?;
+            }
+        }
+    }
+    if let Some(hierarchy) = &host.unified {
+        // Beside v1 the v2 hierarchy is a help for processes, not for limits.
+        let wish = if host.layout() == Layout::Hybrid { Wish::Default } else { wish };
+        handle.unified = optional(wish, made.group(hierarchy, path))?;
+        if handle.unified.is_some() {
+            let needed: Vec<&str> = handle.needed_of_v2(resources);
+            let wanted = if host.layout() == Layout::Hybrid { Some(needed.as_slice()) } else { None };
+            v2::give_controllers(&mount_of(hierarchy)?, &hierarchy.below(path)?, wanted)?;
+        }
+    }
+    Ok(handle)
+}
+
+/// Passes over what the caller may not write, when nobody asked for it.
+fn optional(wish: Wish, made: Result<Group>) -> Result<Option<Group>> {
+    match made {
+        Err(fault) if wish == Wish::Default && fault.kind() == Kind::PermissionDenied => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn mount_of(hierarchy: &Hierarchy) -> Result<Group> {
+    let gone = || Fault::new(Kind::NotFound, format!("{:?} is gone", hierarchy.mount));
+    Group::open(&hierarchy.mount)?.ok_or_else(gone)
+}
+
+fn inherit(hierarchy: &Hierarchy, path: &str) -> Result<()> {
+    v1::inherit_cpuset(&mount_of(hierarchy)?, &hierarchy.below(path)?)
+}
+
+/// Directories that were made, to be removed when something fails later.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes the cgroup in one hierarchy, and those above it.
+    fn group(&mut self, hierarchy: &Hierarchy, path: &str) -> Result<Group> {
+        let below = hierarchy.below(path)?;
+        let leaf = directory(&hierarchy.mount, &below, below.components().len());
+        let existed = !self.make(&hierarchy.mount, &below)?;
+        let gone = || Fault::new(Kind::Conflict, format!("cgroup {leaf:?} was removed by another"));
+        let group = Group::open(&leaf)?.ok_or_else(gone)?;
+        if existed {
+            refuse_used(&group)?;
+        }
+        Ok(group)
+    }
+
+    /// Tells whether the last directory was made.
+    fn make(&mut self, mount: &Path, below: &RelPath) -> Result<bool> {
+        let count = below.components().len();
+        let mut depth = count;
+        // The cgroup above is nearly always there: begin at the end, and step back only while it is not.
+        while depth <= count {
+            let at = directory(mount, below, depth);
+            match rustix::fs::mkdir(&at, Mode::from_raw_mode(0o755)) {
+                Ok(()) => {
+                    self.0.push(at);
+                    if depth == count {
+                        return Ok(true);
+                    }
+                    depth += 1;
+                }
+                Err(Errno::EXIST) if depth == count => return Ok(false),
+                Err(Errno::EXIST) => depth += 1,
+                Err(Errno::NOENT) if depth > 1 => depth -= 1,
+                Err(errno) => return Err(cannot_make(&at, errno)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn undo(&self) {
+        for path in self.0.iter().rev() {
+            let _ = rustix::fs::rmdir(path);
+        }
+    }
+}
+
+fn directory(mount: &Path, below: &RelPath, depth: usize) -> PathBuf {
+    let names = below.components()[..depth].iter().map(|name| name.to_string_lossy().into_owned());
+    names.fold(mount.to_owned(), |path, name| path.join(name))
+}
+
+fn cannot_make(path: &Path, errno: Errno) -> Fault {
+    let fault: Fault = bale_sys::Error::new(format!("mkdir({path:?})"), errno).into();
+    match errno {
+        // A read-only mount is the same to the caller as a missing permission.
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => fault
+            .with_kind(Kind::PermissionDenied)
+            .hint("run as root, or have a cgroup delegated to this user (systemd: Delegate=yes)"),
+        Errno::AGAIN | Errno::NOSPC => {
+            fault.with_kind(Kind::Exhausted).hint("raise cgroup.max.descendants of the cgroups above, or remove some")
+        }
+        _ => fault,
+    }
+}
+
+/// Refuses a cgroup that another container may be in. The words are runc's, which others look for.
+fn refuse_used(group: &Group) -> Result<()> {
+    let processes = group.pids()?.len();
+    if processes > 0 {
+        let words = format!("container's cgroup is not empty: {processes} process(es) found in {:?}", group.path());
+        return Err(Fault::new(Kind::Conflict, words).hint("choose another linux.cgroupsPath, or end the processes"));
+    }
+    if life::frozen(group)? {
+        let words = format!("container's cgroup unexpectedly frozen: {:?}", group.path());
+        return Err(Fault::new(Kind::Conflict, words).hint("thaw it, or remove it"));
+    }
+    Ok(())
 }
 
 /// Opens the cgroups of a record.
 ///
 /// # Errors
 /// The failed call; what is gone is no error.
-pub fn open(_record: &bale_record::Cgroup) -> Result<Handle> {
-    Err(Fault::new(Kind::Unsupported, "cgroups are not there yet"))
+pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
+    let mut handle = Handle::default();
+    for (controller, path) in &record.v1 {
+        if let Some(known) = handle.v1.iter_mut().find(|known| known.group.path() == path) {
+            known.controllers.push(controller.clone());
+        } else if let Some(group) = Group::open(path)? {
+            handle.v1.push(V1Group { controllers: vec![controller.clone()], group });
+        }
+    }
+    if let Some(path) = &record.unified {
+        handle.unified = Group::open(path)?;
+    }
+    Ok(handle)
+}
+
+/// Opens the cgroups of a record for a process that is to join them, or with `below` one of the cgroups in them.
+///
+/// # Errors
+/// The failed call; `NotFound` when the cgroups are gone.
+pub fn open_to_join(record: &bale_record::Cgroup, below: Option<&str>) -> Result<Handle> {
+    let mut handle = open(record)?;
+    if handle.v1.is_empty() && handle.unified.is_none() && *record != bale_record::Cgroup::default() {
+        return Err(Fault::new(Kind::NotFound, "the container's cgroup does not exist"));
+    }
+    if let Some(below) = below {
+        let bad = |e| Fault::new(Kind::InvalidInput, format!("bad sub cgroup path: {below:?}")).caused_by(e);
+        let below = RelPath::new(below).map_err(bad)?;
+        for group in handle.v1.iter_mut().map(|v1| &mut v1.group).chain(&mut handle.unified) {
+            let path = directory(group.path(), &below, below.components().len());
+            let gone = || Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist"));
+            *group = Group::open(&path)?.ok_or_else(gone)?;
+        }
+    }
+    handle.open_tasks()?;
+    Ok(handle)
 }
 
 impl Handle {
     /// Returns the directory for `CLONE_INTO_CGROUP`; none without a v2 hierarchy.
     #[must_use]
     pub fn into_cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.unified.as_ref().map(AsFd::as_fd)
     }
 
     /// Returns the open `tasks` files of v1: the child joins by writing `0` to each, while it has one thread.
@@ -77,77 +321,143 @@ impl Handle {
     /// Returns [`Handle::tasks_fds`] as numbers, for a child that must not allocate.
     #[must_use]
     pub fn tasks_raw_fds(&self) -> Vec<RawFd> {
-        use std::os::fd::AsRawFd;
         self.tasks.iter().map(AsRawFd::as_raw_fd).collect()
     }
 
-    /// Moves a process in, by pid: slow (see `docs`), for what was not cloned into it.
+    /// Moves a process in by its pid. Slow, see the module: for what was not born in it.
     ///
     /// # Errors
     /// The failed write.
-    pub fn add(&self, _pid: i32) -> Result<()> {
-        Ok(())
+    pub fn add(&self, pid: i32) -> Result<()> {
+        let join = |group: &Group| group.write("cgroup.procs", &pid.to_string());
+        self.groups().try_for_each(join).map_err(Fault::from).within(|| format!("move process {pid} into its cgroup"))
     }
 
     /// Returns what the record keeps.
     #[must_use]
     pub fn record(&self) -> bale_record::Cgroup {
-        bale_record::Cgroup::default()
+        let paths = |v1: &V1Group| {
+            let path = v1.group.path().to_owned();
+            v1.controllers.iter().map(move |name| (name.clone(), path.clone())).collect::<Vec<_>>()
+        };
+        bale_record::Cgroup {
+            unified: self.unified.as_ref().map(|group| group.path().to_owned()),
+            v1: self.v1.iter().flat_map(paths).collect(),
+            unit: None,
+        }
     }
 
-    /// Returns the pids of all processes in the cgroup and below.
-    ///
-    /// # Errors
-    /// The failed read.
-    pub fn pids(&self) -> Result<Vec<i32>> {
-        Ok(Vec::new())
-    }
-
-    /// Kills all processes in the cgroup and below by SIGKILL.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn kill_all(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// Freezes or thaws, and waits until it is so.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn freeze(&self, _frozen: bool) -> Result<()> {
-        Ok(())
-    }
-
-    /// Tells whether it is frozen.
-    ///
-    /// # Errors
-    /// The failed read.
-    pub fn is_frozen(&self) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// Writes the limits that are set in `resources`.
+    /// Writes the limits that are set in `resources`; device rules only when there are some.
     ///
     /// # Errors
     /// As [`create`].
-    pub fn update(&self, _resources: &Resources) -> Result<()> {
-        Ok(())
+    pub fn update(&self, resources: &Resources) -> Result<()> {
+        self.limit(resources)?;
+        if resources.devices.is_empty() || self.in_user_namespace {
+            return Ok(());
+        }
+        self.write_device_rules(resources)
     }
 
-    /// Returns how often the kernel's OOM killer was at work in it.
-    ///
-    /// # Errors
-    /// The failed read.
-    pub fn oom_kills(&self) -> Result<u64> {
-        Ok(0)
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.v1.iter().map(|v1| &v1.group).chain(&self.unified)
     }
 
-    /// Removes the cgroup and all below; kills what is left in it.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub fn remove(&self) -> Result<()> {
+    fn v1_group(&self, controller: &str) -> Option<&Group> {
+        self.v1.iter().find(|v1| v1.controllers.iter().any(|name| name == controller)).map(|v1| &v1.group)
+    }
+
+    fn limit(&self, resources: &Resources) -> Result<()> {
+        for controller in Controller::ALL {
+            let asked = v1::settings(controller, resources)?;
+            let Some(first) = asked.first() else { continue };
+            match (self.v1_group(controller.v1_name()), &self.unified, controller.v2_name()) {
+                (Some(group), ..) => v1::apply(group, controller, resources)?,
+                (None, Some(group), Some(_)) => v2::apply(group, controller, resources)?,
+                _ => return Err(no_home(controller, first)),
+            }
+        }
+        let unified = v2::unified(resources)?;
+        match (&self.unified, unified.first()) {
+            (_, None) => Ok(()),
+            (Some(group), Some(_)) => setting::apply(group, &unified),
+            (None, Some(_)) => {
+                let words = "linux.resources.unified: invalid configuration: cannot use unified on cgroup v1";
+                Err(Fault::new(Kind::Unsupported, words).hint("use the fields of linux.resources instead"))
+            }
+        }
+    }
+
+    /// The controllers of v2 that limits need, on a host with v1 as well.
+    fn needed_of_v2(&self, resources: &Resources) -> Vec<&'static str> {
+        let is_needed = |controller: &Controller| {
+            let asked = v1::settings(*controller, resources).is_ok_and(|asked| !asked.is_empty());
+            let named = |name: &str| resources.unified.keys().any(|file| file.split('.').next() == Some(name));
+            self.v1_group(controller.v1_name()).is_none() && (asked || controller.v2_name().is_some_and(named))
+        };
+        Controller::ALL.iter().filter(|c| is_needed(c)).filter_map(|c| c.v2_name()).collect()
+    }
+
+    fn restrict_devices(&self, host: &Host, resources: &Resources) -> Result<()> {
+        // The kernel takes no rules from another user namespace; runc passes them over there as well. Neither can
+        // rules be where the caller could not make a cgroup.
+        if host.in_user_namespace || self.groups().next().is_none() {
+            return Ok(());
+        }
+        self.write_device_rules(resources)
+    }
+
+    fn write_device_rules(&self, resources: &Resources) -> Result<()> {
+        let rules = devices::resolve(&resources.devices)?;
+        match (self.v1_group("devices"), &self.unified) {
+            (Some(group), _) => devices::apply_v1(group, &rules),
+            (None, Some(group)) => devices::apply_v2(group, &rules),
+            (None, None) => {
+                let words = "linux.resources.devices: no devices controller is mounted";
+                let hint = "mount it: mount -t cgroup -o devices none /sys/fs/cgroup/devices";
+                Err(Fault::new(Kind::Unsupported, words).hint(hint))
+            }
+        }
+    }
+
+    fn open_tasks(&mut self) -> Result<()> {
+        let open = |v1: &V1Group| v1.group.open_file("tasks", OFlags::WRONLY);
+        self.tasks = self.v1.iter().map(open).collect::<bale_sys::Result<_>>()?;
         Ok(())
     }
+}
+
+fn no_home(controller: Controller, asked: &Setting) -> Fault {
+    let name = controller.v1_name();
+    let words = format!("{}: cannot set {name} limit: this host has no {name} controller for containers", asked.field);
+    Fault::new(Kind::Unsupported, words).hint(format!("leave the limit out, or mount the {name} controller"))
+}
+
+/// Checks the name of a page size, such as `2MB`, which becomes a part of a file's name.
+fn page_size(at: usize, size: &str) -> Result<&str> {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_uppercase());
+    let unit = &size[digits.len()..];
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) || !["KB", "MB", "GB"].contains(&unit) {
+        let words = format!("linux.resources.hugepageLimits[{at}].pageSize: {size:?} is no page size");
+        return Err(Fault::new(Kind::InvalidInput, words).hint("write it as 64KB, 2MB or 1GB"));
+    }
+    Ok(size)
+}
+
+fn io_device(major: i64, minor: i64) -> String {
+    format!("{major}:{minor}")
+}
+
+/// The limits of RDMA devices, the same on v1 and v2.
+fn rdma(resources: &Resources) -> Result<Vec<Setting>> {
+    let one = |(device, limit): (&String, &bale_spec::runtime::Rdma)| {
+        let field = format!("linux.resources.rdma[{device:?}]");
+        if device.is_empty() || device.contains(char::is_whitespace) {
+            return Err(Fault::new(Kind::InvalidInput, format!("{field}: no name of a device")));
+        }
+        let handles = limit.hca_handles.map(|n| format!(" hca_handle={n}")).unwrap_or_default();
+        let objects = limit.hca_objects.map(|n| format!(" hca_object={n}")).unwrap_or_default();
+        Ok(Setting::new("rdma.max", format!("{device}{handles}{objects}"), field))
+    };
+    resources.rdma.iter().map(one).collect()
 }
