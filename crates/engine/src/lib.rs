@@ -1,35 +1,67 @@
 //! What a user means: every verb is a function here.
 
+mod attach;
+mod bundle;
 mod change;
+mod client;
+mod container;
+mod copy;
+mod create;
+mod exec;
+mod host;
 mod image;
 mod images;
 mod import;
+mod inspect;
 mod install;
+mod list;
 mod load;
 mod login;
+mod logs;
+mod names;
 mod progress;
 mod pull;
 mod push;
+mod remove;
 mod rmi;
+mod rootfs;
+mod run;
 mod save;
+mod spawn;
 mod spool;
+mod start;
+mod stop;
 mod tag;
+mod terminal;
+mod volumes;
+mod wait;
 
 use std::path::{Path, PathBuf};
 
 use bale_fault::Result;
 use bale_store::Store;
 
+pub use attach::Left;
 pub use bale_registry::{Place, Settings as RegistrySettings};
+pub use container::{Container, Details, Status};
+pub use create::{CreateOptions, Created, Source};
+pub use exec::{ExecOptions, ExecPlan};
 pub use image::Image;
 pub use images::Summary;
 pub use import::ImportOptions;
+pub use inspect::volume as describe_volume;
+pub use list::{Filters, Listed, span};
 pub use load::{LoadOptions, Loaded};
 pub use login::DEFAULT_REGISTRY;
+pub use logs::{LogOptions, parse_time};
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use pull::{Policy, PullOptions, Pulled};
 pub use push::{PushOptions, Pushed};
+pub use remove::RemoveOptions;
 pub use rmi::Removed;
+pub use start::{Mode, Ran};
+pub use terminal::{Outlet, Raw, size as terminal_size};
+pub use volumes::Info as VolumeInfo;
 
 /// All verbs on one root directory.
 #[derive(Clone, Debug)]

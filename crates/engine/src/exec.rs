@@ -1,0 +1,115 @@
+//! `exec`: what a further process in a running container is to be. The runtime starts it.
+
+use bale_fault::{Fault, Kind, Result};
+use bale_record::Dir;
+use bale_spec::runtime::{Capabilities, Process, User};
+use bale_sys::root::RootFd;
+
+use crate::container::{Container, Status};
+use crate::{Engine, host, inspect, rootfs};
+
+/// What the user asks of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// `KEY=value`, over the container's.
+    pub env: Vec<String>,
+    /// `user[:group]`, by name or number.
+    pub user: Option<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// Gives it a terminal.
+    pub tty: bool,
+    /// All capabilities.
+    pub privileged: bool,
+    /// Size of the terminal, rows and columns.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// A process to start, and where.
+#[derive(Debug)]
+pub struct ExecPlan {
+    /// The container.
+    pub dir: Dir,
+    /// The process, complete.
+    pub process: Process,
+}
+
+impl Engine {
+    /// Works out the process.
+    ///
+    /// # Errors
+    /// `Conflict` when the container does not run; `InvalidInput` for a user it does not have.
+    pub fn plan_exec(&self, name: &str, options: &ExecOptions) -> Result<ExecPlan> {
+        let container = self.container(name)?;
+        if !container.status().is_running() {
+            let fault = Fault::new(Kind::Conflict, format!("container {name} is not running"));
+            let startable = matches!(container.status(), Status::Created | Status::Exited(_));
+            return Err(if startable {
+                fault.hint(format!("start it first: bale start {name}"))
+            } else {
+                fault
+            });
+        }
+        let mut process = inspect::config(&container.dir)?.process.unwrap_or_default();
+        process.args.clone_from(&options.command);
+        process.terminal = options.tty;
+        process.console_size = options
+            .terminal
+            .filter(|_| options.tty)
+            .map(|(height, width)| bale_spec::runtime::ConsoleSize { height, width });
+        if let Some(workdir) = &options.workdir {
+            if !workdir.starts_with('/') {
+                return Err(Fault::new(
+                    Kind::InvalidInput,
+                    format!("the working directory {workdir:?} is not absolute"),
+                ));
+            }
+            process.cwd.clone_from(workdir);
+        }
+        set_variables(&mut process, options);
+        set_user(&mut process, &container, options)?;
+        Ok(ExecPlan { dir: container.dir, process })
+    }
+}
+
+fn set_variables(process: &mut Process, options: &ExecOptions) {
+    if options.tty && !process.env.iter().any(|v| v.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".to_owned());
+    }
+    for variable in &options.env {
+        let name = variable.split('=').next().unwrap_or_default();
+        process.env.retain(|old| old.split('=').next() != Some(name));
+        if variable.contains('=') {
+            process.env.push(variable.clone());
+        }
+    }
+}
+
+/// Sets identity and capabilities; without a word from the user they are the container's.
+fn set_user(process: &mut Process, container: &Container, options: &ExecOptions) -> Result<()> {
+    if let Some(user) = &options.user {
+        // Its own view of its files: what it has changed counts.
+        let init = container.record.init.as_ref().map_or(0, |init| init.pid);
+        let root = RootFd::open(format!("/proc/{init}/root"))?;
+        let (passwd, group) =
+            (rootfs::read_text(&root, "/etc/passwd")?, rootfs::read_text(&root, "/etc/group")?);
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let found = bale_spec::user::resolve(user, &text(passwd), &text(group))?;
+        process.user =
+            User { uid: found.uid, gid: found.gid, additional_gids: found.groups, ..User::default() };
+        process.env.retain(|v| !v.starts_with("HOME="));
+        process.env.push(format!("HOME={}", found.home));
+    }
+    if options.privileged {
+        let all = host::all_capabilities();
+        process.capabilities = Some(Capabilities {
+            bounding: all.clone(),
+            effective: all.clone(),
+            permitted: all,
+            ..Capabilities::default()
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `wait`: the exit status of a container.
+
+use bale_fault::{Fault, Kind, Result};
+use bale_record::control::Event;
+use bale_sys::process;
+
+use crate::Engine;
+use crate::client::{Client, Said};
+use crate::container::{Container, Status};
+use crate::stop::init_of;
+
+impl Engine {
+    /// Waits until a container does not run and returns its exit status; 0 for one that never ran.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` when nobody saw how it ended.
+    pub fn wait(&self, name: &str) -> Result<u8> {
+        let mut container = self.container(name)?;
+        // Opened first: with it the exit status is known even if the supervisor is killed meanwhile (kernel 6.15).
+        let init = init_of(&container)?;
+        if let Some(code) = self.hear_exit(&container)? {
+            return Ok(code);
+        }
+        if let Some(init) = init {
+            process::wait_end(&init, None)?;
+            if let Some(ended) = process::exit_of(&init) {
+                return Ok(ended.status());
+            }
+        }
+        if let Err(fault) = container.refresh() {
+            let gone = || unknown(name).hint("it was removed");
+            return Err(if fault.kind() == Kind::NotFound { gone() } else { fault });
+        }
+        match container.status() {
+            Status::Exited(None) => Err(unknown(name).hint("its supervisor was killed")),
+            _ => Ok(container.record.exit.as_ref().and_then(|exit| exit.code).unwrap_or(0)),
+        }
+    }
+
+    /// Waits at the supervisor, if there is one.
+    fn hear_exit(&self, container: &Container) -> Result<Option<u8>> {
+        let Some(client) = Client::connect(&container.dir)? else { return Ok(None) };
+        loop {
+            match client.listen()? {
+                Said::Event(Event::Exited { code, .. }, _) => {
+                    crate::spawn::wait_end(&client)?;
+                    return Ok(Some(code));
+                }
+                Said::End => return Ok(None),
+                Said::Event(..) => {}
+            }
+        }
+    }
+}
+
+fn unknown(name: &str) -> Fault {
+    Fault::new(Kind::Unavailable, format!("the exit status of container {name} is not known"))
+}
