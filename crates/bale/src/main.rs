@@ -8,7 +8,9 @@
 //! | `bale VERB …` | the command line for people ([`cli`]) |
 
 mod cli;
+mod exec;
 mod exit;
+mod init;
 mod inner;
 mod interrupt;
 mod output;

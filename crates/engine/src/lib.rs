@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use bale_fault::Result;
 use bale_store::Store;
 
-pub use attach::Left;
+pub use attach::{Left, block_signals, check_terminal};
 pub use bale_registry::{Place, Settings as RegistrySettings};
 pub use container::{Container, Details, Status};
 pub use create::{CreateOptions, Created, Source};
@@ -60,7 +60,7 @@ pub use push::{PushOptions, Pushed};
 pub use remove::RemoveOptions;
 pub use rmi::Removed;
 pub use start::{Mode, Ran};
-pub use terminal::{Outlet, Raw, size as terminal_size};
+pub use terminal::{DetachKeys, Outlet, Raw, size as terminal_size};
 pub use volumes::Info as VolumeInfo;
 
 /// All verbs on one root directory.

@@ -2,14 +2,32 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use bale_engine::Engine;
 use bale_fault::{Fault, Kind, Result};
+
+use super::{Context, each};
 
 /// Arguments of `bale kill`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Signal, by name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+}
 
 /// Sends a signal to containers.
-pub fn run(_args: Args, _context: &Context) -> Result<ExitCode> {
-    Err(Fault::new(Kind::Unsupported, "`bale kill` is not built yet"))
+pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    let engine = Engine::open(&context.root)?;
+    let signal = bale_spec::signal::parse(&args.signal).ok_or_else(|| {
+        let word = args.signal.to_ascii_uppercase();
+        let near = bale_spec::suggest::did_you_mean(
+            word.trim_start_matches("SIG"),
+            bale_spec::signal::names().iter().copied(),
+        );
+        Fault::new(Kind::InvalidInput, format!("invalid signal {:?}{near}", args.signal))
+    })?;
+    Ok(each(&args.names, |name| engine.kill(name, signal).map(|()| Some(name.to_owned()))))
 }

@@ -4,8 +4,10 @@ mod attach;
 mod bundle;
 mod check;
 mod create;
+mod each;
 mod exec;
 mod export;
+mod flags;
 mod images;
 mod import;
 mod inspect;
@@ -38,6 +40,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::exit;
+
+use each::each;
 
 /// Image name to running container, in one binary.
 #[derive(Parser)]
@@ -122,7 +126,7 @@ enum Verb {
 
 /// Runs `bale VERB …`.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(flags::separate(arguments)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -2,14 +2,32 @@
 
 use std::process::ExitCode;
 
-use super::Context;
-use bale_fault::{Fault, Kind, Result};
+use bale_engine::{Engine, RemoveOptions};
+use bale_fault::{Kind, Result};
+
+use super::{Context, each};
 
 /// Arguments of `bale rm`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Kill containers that run, and pass over those that do not exist
+    #[arg(short, long)]
+    force: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    volumes: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    names: Vec<String>,
+}
 
 /// Removes containers.
-pub fn run(_args: Args, _context: &Context) -> Result<ExitCode> {
-    Err(Fault::new(Kind::Unsupported, "`bale rm` is not built yet"))
+pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    let engine = Engine::open(&context.root)?;
+    let options = RemoveOptions { force: args.force, volumes: args.volumes };
+    Ok(each(&args.names, |name| match engine.remove(name, options) {
+        // Docker 28: `rm -f` of nothing is done already.
+        Err(fault) if args.force && fault.kind() == Kind::NotFound => Ok(None),
+        other => other.map(|()| Some(name.to_owned())),
+    }))
 }

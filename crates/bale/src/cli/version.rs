@@ -2,14 +2,38 @@
 
 use std::process::ExitCode;
 
+use bale_fault::Result;
+use bale_spec::image::Platform;
+
 use super::Context;
-use bale_fault::{Fault, Kind, Result};
+use crate::output::{self, Column};
 
 /// Arguments of `bale version`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Print json, or a template such as '{{.Version}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
 
 /// Shows the version.
-pub fn run(_args: Args, _context: &Context) -> Result<ExitCode> {
-    Err(Fault::new(Kind::Unsupported, "`bale version` is not built yet"))
+pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    let facts = [
+        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("SpecVersion", bale_spec::runtime::SPEC_VERSION.to_owned()),
+        ("Platform", Platform::host().to_string()),
+        ("Kernel", rustix::system::uname().release().to_string_lossy().into_owned()),
+        ("Root", context.root.to_string_lossy().into_owned()),
+        ("Sealed", bale_sys::seal::is_sealed().to_string()),
+    ];
+    if let Some(format) = args.format {
+        let columns: Vec<Column> = facts.iter().map(|(key, _)| Column::new(key, key)).collect();
+        let row = facts.iter().map(|(_, value)| value.clone()).collect();
+        output::list(&columns, &[row], Some(&format))?;
+    } else {
+        let titles = ["bale", "runtime specification", "platform", "kernel", "root", "sealed"];
+        let lines = titles.iter().zip(&facts[..5]).map(|(title, (_, value))| format!("{title:<23}{value}\n"));
+        output::write(&lines.collect::<String>())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
