@@ -53,13 +53,15 @@ pub fn upgrade(path: &Path, options: Options) -> Result<Upgraded> {
     let words = || format!("upgrade the bundle {path:?}");
     let Some(texts) = legacy_texts(&bundle).within(words)? else { return finish(&bundle).within(words) };
     let has_runtime = texts.runtime.is_some();
-    let converted = legacy::convert(&texts.config, texts.runtime.as_deref(), options, &host_device).within(words)?;
+    let converted =
+        legacy::convert(&texts.config, texts.runtime.as_deref(), options, &host_device).within(words)?;
     keep(&bundle, CONFIG).within(words)?;
     if has_runtime {
         keep(&bundle, RUNTIME).within(words)?;
     }
     let text = converted.to_canonical();
-    file::replace(&bundle, CONFIG, text.as_bytes(), Mode::from_raw_mode(0o644), Durability::Power).map_err(Fault::from)?;
+    file::replace(&bundle, CONFIG, text.as_bytes(), Mode::from_raw_mode(0o644), Durability::Power)
+        .map_err(Fault::from)?;
     if has_runtime {
         unlink(&bundle, RUNTIME).within(words)?;
     }
@@ -129,9 +131,10 @@ fn unlink(bundle: &RootFd, name: &str) -> Result<()> {
 }
 
 /// Looks a device of the host up, for the dialect that only names devices.
-fn host_device(path: &str) -> Option<HostDevice> {
+pub(crate) fn host_device(path: &str) -> Option<HostDevice> {
     let below = RelPath::new(path).ok()?;
-    let fd: OwnedFd = RootFd::open("/").ok()?.open_at(&below, OFlags::PATH | OFlags::NOFOLLOW, Links::InRoot).ok()?;
+    let fd: OwnedFd =
+        RootFd::open("/").ok()?.open_at(&below, OFlags::PATH | OFlags::NOFOLLOW, Links::InRoot).ok()?;
     let stat = fs::fstat(&fd).ok()?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::CharacterDevice => 'c',
@@ -147,7 +150,8 @@ mod tests {
 
     fn seed() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/tests/legacy/0.2.0-October-2015/seed");
+        let golden =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/tests/legacy/0.2.0-October-2015/seed");
         for name in [CONFIG, RUNTIME] {
             std::fs::copy(golden.join(name), dir.path().join(name)).unwrap();
         }

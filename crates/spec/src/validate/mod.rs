@@ -21,6 +21,8 @@ use crate::runtime::RuntimeConfig;
 use crate::suggest::did_you_mean;
 use schema::{Field, Shape};
 
+/// The file that findings are about unless they say otherwise.
+const CONFIG_FILE: &str = "config.json";
 /// More findings than this help nobody.
 const FINDING_LIMIT: usize = 200;
 
@@ -51,7 +53,9 @@ impl Severity {
 /// Something found in a config or bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// JSON path in `config.json`; empty for the document or the bundle as a whole.
+    /// Name of the file in the bundle.
+    pub file: &'static str,
+    /// JSON path in the file; empty for the document or the bundle as a whole.
     pub path: String,
     /// Line in the file, from 1, when the path or a syntax error has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +84,7 @@ impl Findings {
     /// Adds a finding.
     pub fn add(&mut self, severity: Severity, code: &'static str, path: &Path, words: impl Into<String>) {
         let finding = Finding {
+            file: CONFIG_FILE,
             path: path.to_string(),
             line: None,
             column: None,
@@ -205,7 +210,14 @@ fn syntax(findings: &mut Findings, error: &Error) {
     }
 }
 
-/// Holds a value against its shape.
+/// Holds a value against its shape; `path` is where it stands.
+#[must_use]
+pub fn hold(value: &Value, wanted: &'static Shape, path: &Path) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    shape(&mut findings, value, wanted, path);
+    findings.without_places()
+}
+
 fn shape(findings: &mut Findings, value: &Value, wanted: &'static Shape, path: &Path) {
     match (wanted, value) {
         (Shape::Foreign, _) => {

@@ -32,6 +32,30 @@ impl Path {
         Self(steps)
     }
 
+    /// Reads what [`Path`] shows: keys with dots between them, `[1]`, and keys with other letters as `["a.b"]`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut steps = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            if let Some(inner) = rest.strip_prefix("[\"") {
+                let end = inner.find("\"]")?;
+                steps.push(Step::Key(serde_json::from_str(&rest[1..end + 3]).ok()?));
+                rest = &inner[end + 2..];
+            } else if let Some(inner) = rest.strip_prefix('[') {
+                let (number, after) = inner.split_once(']')?;
+                steps.push(Step::Index(number.parse().ok()?));
+                rest = after;
+            } else {
+                let rest_of_key = rest.strip_prefix('.').unwrap_or(rest);
+                let end = rest_of_key.find(['.', '[']).unwrap_or(rest_of_key.len());
+                steps.push(Step::Key(Some(&rest_of_key[..end]).filter(|k| !k.is_empty())?.to_string()));
+                rest = &rest_of_key[end..];
+            }
+        }
+        Some(Self(steps))
+    }
+
     /// Reads dotted keys, for paths that are written in the program: `process.user.uid`.
     #[must_use]
     pub fn of(dotted: &str) -> Self {
@@ -57,4 +81,26 @@ fn is_plain(key: &str) -> bool {
     !key.is_empty()
         && key.len() <= 64
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        let paths = [
+            Path::default(),
+            Path::of("process.user.uid"),
+            Path::of("mounts").index(3).key("options").index(0),
+            Path::of("annotations").key("a.b \"q\""),
+            Path::default().key("a.b").key("c"),
+        ];
+        for path in paths {
+            assert_eq!(Path::parse(&path.to_string()), Some(path));
+        }
+        for text in ["a..b", "a[", "a[x]", "[\"a", "a."] {
+            assert_eq!(Path::parse(text), None, "{text}");
+        }
+    }
 }

@@ -1,0 +1,47 @@
+//! Reading small files of a root file system.
+
+use std::os::fd::OwnedFd;
+
+use bale_fault::{Fault, Result};
+use bale_sys::file;
+use bale_sys::root::{Links, RelPath, RootFd};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// The largest passwd or group that is read, in bytes.
+const LIMIT_BYTES: usize = 8 << 20;
+
+/// The text of the files that name users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountFiles {
+    /// `/etc/passwd`; absent when there is none.
+    pub passwd: Option<String>,
+    /// `/etc/group`; absent when there is none.
+    pub group: Option<String>,
+}
+
+/// Reads `/etc/passwd` and `/etc/group` below `root`, links taken as inside it.
+///
+/// # Errors
+/// What is there cannot be read: it is no file, or too large.
+pub fn account_files(root: &RootFd) -> Result<AccountFiles> {
+    Ok(AccountFiles { passwd: text(root, "etc/passwd")?, group: text(root, "etc/group")? })
+}
+
+fn text(root: &RootFd, path: &str) -> Result<Option<String>> {
+    match open(root, path) {
+        Ok(fd) => {
+            let bytes = file::read_fd_bounded(fd, path, LIMIT_BYTES).map_err(Fault::from)?;
+            Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        }
+        Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens a file below `root` for reading.
+pub(crate) fn open(root: &RootFd, path: &str) -> bale_sys::Result<OwnedFd> {
+    let below =
+        RelPath::clamped(path).map_err(|_| bale_sys::Error::new(format!("open({path:?})"), Errno::INVAL))?;
+    root.open_at(&below, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot)
+}
