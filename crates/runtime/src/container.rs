@@ -1,114 +1,513 @@
-//! The verbs on a container.
+//! Making a container and letting it start.
 
-use bale_fault::{Fault, Kind, Result};
-use bale_record::Dir;
-use bale_spec::runtime::{Resources, State};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use crate::options::{CreateOptions, Created, ExecOptions, Executed};
+use bale_fault::{Context, Fault, Kind, Result};
+use bale_record::{Cgroup, Dir, Locked, Phase, ProcessId, Record};
+use bale_spec::runtime::{Hook, Status, TimeOffset};
+use bale_sys::error::Call;
+use bale_sys::process::{self, Child};
+use bale_sys::{namespace, socket};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{self, Handle, Host};
+use crate::init::report::{Failure, MESSAGE_MAX};
+use crate::init::{self, Inherited, words};
+use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
+use crate::parent::{self, Answers, hook_state};
+use crate::plan::op::Op;
+use crate::plan::{Choices, Plan};
+use crate::timings::Timings;
+use crate::{facts, hooks, life, sources};
+
+pub(crate) const START_FIFO: &str = "start.fifo";
+pub(crate) const RESULT_FIFO: &str = "result.fifo";
+
+/// What the runtime keeps in the record for its later commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    /// Version of the specification that the config names.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub oci_version: String,
+    /// argv[0], for `start`'s words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub program: String,
+    /// `CLONE_NEW…` of the namespaces that differ from the host's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub namespaces: u64,
+    /// Hooks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    /// Hooks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+    /// Init was made without a pid namespace: its end does not end the others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared_pids: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl Kept {
+    /// Reads it from a record; what is missing there is as if there were none.
+    pub fn of(record: &Record) -> Self {
+        Self::deserialize(&record.runtime).unwrap_or_default()
+    }
+}
 
 /// Creates a container.
 ///
 /// # Errors
 /// The failed step in words; nothing is left of the container then but its directory.
-pub fn create(_options: CreateOptions<'_>) -> Result<Created> {
-    missing()
+pub fn create(options: CreateOptions<'_>) -> Result<Created> {
+    let mut timings = Timings::new(options.timings);
+    let plan = decide(&options)?;
+    timings.stage("plan");
+    let locked = options.dir.lock()?;
+    let before = locked.load().ok();
+    let mut record = intent(&options, &plan, before.as_ref())?;
+    locked.save(&record)?;
+    timings.stage("record intent");
+    let outcome = make(&options, &plan, &mut record, &locked, &mut timings);
+    if outcome.is_err() {
+        undo(&options, &record, &locked, before.as_ref());
+    }
+    timings.print();
+    outcome
+}
+
+/// Prints what `create` would do, and does nothing.
+///
+/// # Errors
+/// As [`create`], as far as it decides.
+pub fn explain(options: &CreateOptions<'_>) -> Result<String> {
+    decide(options).map(|plan| plan.to_string())
+}
+
+fn decide(options: &CreateOptions<'_>) -> Result<Plan> {
+    let facts = facts::gather(&options.config, options.bundle, &options.root, options.preserve_fds)?;
+    let choices = Choices {
+        id: options.dir.id(),
+        bundle: options.bundle,
+        root: &options.root,
+        wait_for_start: options.wait_for_start,
+        place_stdio: matches!(options.stdio, Stdio::Fds { .. }),
+        cgroup: options.cgroup_manager != CgroupManager::Disabled,
+        systemd: options.cgroup_manager == CgroupManager::Systemd,
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+    };
+    let terminal = options.config.process.as_ref().is_some_and(|p| p.terminal);
+    if matches!(options.stdio, Stdio::ConsoleSocket(_)) && !terminal {
+        let words = "cannot use console socket if runc will not detach or allocate tty";
+        return Err(Fault::new(Kind::InvalidInput, words).hint("set process.terminal, or leave out --console-socket"));
+    }
+    if options.cgroup_manager == CgroupManager::Systemd {
+        return Err(cgroup::systemd::unsupported());
+    }
+    Plan::new(&options.config, &choices, &facts)
+}
+
+/// The path of the container's cgroup, as [`cgroup::create`] takes it.
+fn cgroup_path(options: &CreateOptions<'_>) -> (String, bool) {
+    let asked = options.config.linux.as_ref().and_then(|l| l.cgroups_path.clone()).filter(|p| !p.is_empty());
+    match asked {
+        Some(path) => (path, true),
+        None => (format!("{}/{}", options.default_cgroup_parent.trim_end_matches('/'), options.dir.id()), false),
+    }
+}
+
+/// What will exist, written before anything of it does.
+fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> Result<Record> {
+    let bundle = options.bundle.to_string_lossy();
+    let created = before.map_or_else(bale_record::time::now, |b| b.created.clone());
+    let mut record = Record::new(options.dir.id(), Phase::Creating, &bundle, created);
+    if let Some(before) = before {
+        (record.supervisor, record.engine) = (before.supervisor.clone(), before.engine.clone());
+    }
+    record.rootfs.clone_from(&plan.rootfs);
+    record.annotations.clone_from(&options.config.annotations);
+    if options.cgroup_manager == CgroupManager::Cgroupfs {
+        record.cgroup = Some(cgroup::locate(Host::detect()?, &cgroup_path(options).0)?);
+    }
+    let hooks = options.config.hooks.clone().unwrap_or_default();
+    let kinds = options.config.linux.iter().flat_map(|l| &l.namespaces);
+    let own_pids = plan.clone_flags & namespace::NEWPID != 0;
+    let kept = Kept {
+        oci_version: options.config.oci_version.clone(),
+        program: program_name(options),
+        namespaces: kinds.fold(0, |flags, n| flags | crate::plan::kind_flag(n.kind)),
+        poststart: hooks.poststart,
+        poststop: hooks.poststop,
+        shared_pids: !own_pids,
+    };
+    record.runtime = serde_json::to_value(kept)
+        .map_err(|error| Fault::new(Kind::Internal, "write the record").caused_by(error))?;
+    Ok(record)
+}
+
+fn program_name(options: &CreateOptions<'_>) -> String {
+    options.config.process.as_ref().and_then(|p| p.args.first().cloned()).unwrap_or_default()
+}
+
+fn make(
+    options: &CreateOptions<'_>,
+    plan: &Plan,
+    record: &mut Record,
+    locked: &Locked<'_>,
+    timings: &mut Timings,
+) -> Result<Created> {
+    let group = make_cgroup(options)?;
+    timings.stage("cgroup");
+    if let Some(group) = &group {
+        record.cgroup = Some(group.record());
+    }
+    let opened = sources::open(&plan.sources, record.cgroup.as_ref())?;
+    timings.stage("open sources");
+    let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
+    let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
+    let child = spawn(options, plan, group.as_ref(), &opened, &theirs, fifos.as_ref())?;
+    drop((theirs, fifos, opened));
+    timings.stage("clone");
+    let finished = finish(options, plan, record, locked, &child, &ours, timings);
+    match finished {
+        Ok(terminal) => Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal }),
+        Err(fault) => {
+            parent::end(&child);
+            Err(fault)
+        }
+    }
+}
+
+fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
+    if options.cgroup_manager == CgroupManager::Disabled {
+        return Ok(None);
+    }
+    let host = Host::detect()?;
+    let none = bale_spec::runtime::Resources::default();
+    let resources = options.config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&none);
+    let (path, asked) = cgroup_path(options);
+    let made = if asked {
+        cgroup::create(host, &path, resources)
+    } else {
+        cgroup::create_default(host, &path, resources)
+    };
+    made.map(Some)
+}
+
+fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
+    for name in [START_FIFO, RESULT_FIFO] {
+        rustix::fs::mkfifoat(dir, name, Mode::from_raw_mode(0o600)).call(|| format!("mkfifoat({name:?})"))?;
+    }
+    let open = |name: &str, flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, name, flags, Mode::empty()).call(|| format!("openat({name:?})"))
+    };
+    // Init reads and holds the writing side too, or it would see an end of file while nobody starts it.
+    let start = open(START_FIFO, OFlags::RDWR)?;
+    // A writer needs a reader to open it.
+    let both = open(RESULT_FIFO, OFlags::RDWR)?;
+    let result = open(RESULT_FIFO, OFlags::WRONLY)?;
+    drop(both);
+    Ok((start, result))
+}
+
+fn spawn(
+    options: &CreateOptions<'_>,
+    plan: &Plan,
+    group: Option<&Handle>,
+    opened: &[OwnedFd],
+    theirs: &OwnedFd,
+    fifos: Option<&(OwnedFd, OwnedFd)>,
+) -> Result<Child> {
+    let proc = open_proc()?;
+    let stdio = match &options.stdio {
+        Stdio::Fds { stdin, stdout, stderr } => {
+            let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
+            Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
+        }
+        _ => None,
+    };
+    let given = Inherited {
+        sources: opened,
+        proc: &proc,
+        root: None,
+        tasks: group.map_or(&[], Handle::tasks_fds),
+        parent: theirs,
+        fifos,
+        stdio: stdio.as_ref(),
+        console: match &options.stdio {
+            Stdio::ConsoleSocket(socket) => Some(socket),
+            _ => None,
+        },
+        preserve_fds: options.preserve_fds,
+    };
+    // Nobody in the container may look into this process's child before it is the user's program.
+    bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+    let entered = Entered::enter(plan, opened)?;
+    let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
+    let how = process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
+    let child = process::clone(how, || init::run(&plan.ops, &given, &plan.program, &plan.filter));
+    entered.leave()?;
+    child.map_err(Fault::from).map_err(|fault| fault.within("clone the container's init"))
+}
+
+pub(crate) fn open_proc() -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty()).call(|| "open(\"/proc\")")?;
+    let stat = rustix::fs::fstatfs(&proc).call(|| "fstatfs(\"/proc\")")?;
+    if stat.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(Fault::new(Kind::Unsupported, "/proc is not procfs").hint("mount -t proc proc /proc"));
+    }
+    Ok(proc)
+}
+
+/// Namespaces that this process's children are born in: pid and time cannot be changed for a living process.
+struct Entered {
+    pid: Option<OwnedFd>,
+    time: Option<OwnedFd>,
+}
+
+impl Entered {
+    fn enter(plan: &Plan, opened: &[OwnedFd]) -> Result<Self> {
+        let mut entered = Self { pid: None, time: None };
+        if let Some(source) = plan.join_pid {
+            entered.pid = Some(own("pid")?);
+            let target = opened.get(usize::from(source.0));
+            let target = target.ok_or_else(|| Fault::new(Kind::Internal, "a source is missing"))?;
+            namespace::join(target, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
+        }
+        if let Some(offsets) = &plan.time {
+            entered.time = Some(own("time")?);
+            namespace::unshare(namespace::NEWTIME).call(|| "unshare(CLONE_NEWTIME)")?;
+            write_offsets(offsets)?;
+        }
+        Ok(entered)
+    }
+
+    fn leave(self) -> Result<()> {
+        if let Some(pid) = self.pid {
+            namespace::join(pid, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
+        }
+        if let Some(time) = self.time {
+            namespace::join(time, namespace::NEWTIME).call(|| "setns(CLONE_NEWTIME)")?;
+        }
+        Ok(())
+    }
+}
+
+fn own(kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{kind}");
+    rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({path:?})"))
+        .map_err(Fault::from)
+}
+
+fn write_offsets(offsets: &[(String, TimeOffset)]) -> Result<()> {
+    let lines = offsets.iter().map(|(clock, o)| format!("{clock} {} {}\n", o.secs, o.nanosecs));
+    let text: String = lines.collect();
+    if text.is_empty() {
+        return Ok(());
+    }
+    std::fs::write("/proc/self/timens_offsets", &text)
+        .within(|| format!("write({text:?}) to /proc/self/timens_offsets"))
+        .map_err(|fault| fault.hint("linux.timeOffsets may not make a clock negative"))
+}
+
+/// Follows init, and writes what is known of it while it works.
+fn finish(
+    options: &CreateOptions<'_>,
+    plan: &Plan,
+    record: &mut Record,
+    locked: &Locked<'_>,
+    child: &Child,
+    ours: &OwnedFd,
+    timings: &mut Timings,
+) -> Result<Option<OwnedFd>> {
+    record.init = Some(ProcessId::of(child.pid)?);
+    record.phase = if options.wait_for_start { Phase::Created } else { Phase::Running };
+    if record.phase == Phase::Running {
+        record.started = Some(bale_record::time::now());
+    }
+    // Init works meanwhile. A record that says Created a moment early is no harm: the lock is held.
+    locked.save(record)?;
+    timings.stage("record init");
+    let limits = limits_of(options)?;
+    let shown = &*record;
+    let answers = Answers {
+        id_maps: plan.id_maps.as_ref(),
+        limits: &limits,
+        hooks: &|pid| runtime_hooks(options, shown, pid),
+        unit: &|_| Err(cgroup::systemd::unsupported()),
+        listener: &|child, fd| send_listener(options, shown, child, &fd),
+    };
+    let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers)?;
+    timings.stage("init");
+    if let Some(socket) = &options.pidfd_socket {
+        socket::send_fd(socket, b"standard", child.pidfd.as_fd()).call(|| "sendmsg(<pidfd socket>)")?;
+    }
+    if let Some(path) = options.pid_file {
+        write_pid_file(path, child.pid)?;
+    }
+    if !options.wait_for_start {
+        let state = hook_state(record, child.pid, Status::Running);
+        hooks::run("poststart", &Kept::of(record).poststart, &state, options.bundle)?;
+    }
+    timings.stage("finish");
+    Ok(progress.terminal)
+}
+
+fn limits_of(options: &CreateOptions<'_>) -> Result<Vec<Op>> {
+    options.config.process.as_ref().map_or(Ok(Vec::new()), crate::plan::process::limits)
+}
+
+fn runtime_hooks(options: &CreateOptions<'_>, record: &Record, pid: i32) -> Result<()> {
+    let Some(config) = &options.config.hooks else { return Ok(()) };
+    let state = hook_state(record, pid, Status::Creating);
+    hooks::run("prestart", &config.prestart, &state, options.bundle)?;
+    hooks::run("createRuntime", &config.create_runtime, &state, options.bundle)
+}
+
+/// Sends the seccomp listener with the state that its reader wants (runtime-spec, "The Container Process State").
+fn send_listener(options: &CreateOptions<'_>, record: &Record, child: &Child, fd: &OwnedFd) -> Result<()> {
+    let profile = options.config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
+    let Some(path) = profile.and_then(|p| p.listener_path.as_deref()) else {
+        return Err(crate::plan::invalid("linux.seccomp.listenerPath", "is missing, and a rule notifies"));
+    };
+    let state = hook_state(record, child.pid, Status::Creating);
+    let message = serde_json::json!({
+        "ociVersion": bale_spec::runtime::SPEC_VERSION,
+        "fds": ["seccompFd"],
+        "pid": child.pid,
+        "metadata": profile.and_then(|p| p.listener_metadata.as_deref()).unwrap_or_default(),
+        "state": state,
+    });
+    let socket = socket::connect_stream(Path::new(path)).call(|| format!("connect({path:?})"))?;
+    socket::send_fd(&socket, message.to_string().as_bytes(), fd.as_fd()).call(|| "sendmsg(<listenerPath>)")?;
+    Ok(())
+}
+
+/// Writes a pid, decimal, without a newline: by rename, so that whoever waits for the file reads a whole number.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let (dir, name) = split_pid_file(path)?;
+    replace_pid_file(&dir, &name, pid).within(|| format!("write pid file {path:?}"))
+}
+
+pub(crate) fn split_pid_file(path: &Path) -> Result<(OwnedFd, String)> {
+    let name = path.file_name().and_then(|n| n.to_str());
+    let name = name.ok_or_else(|| Fault::new(Kind::InvalidInput, format!("{path:?} names no file")))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(&parent, flags, Mode::empty()).call(|| format!("open({parent:?})"))?;
+    Ok((dir, name.to_owned()))
+}
+
+pub(crate) fn replace_pid_file(dir: &OwnedFd, name: &str, pid: i32) -> Result<()> {
+    let mode = Mode::from_raw_mode(0o644);
+    let durability = bale_sys::file::Durability::Process;
+    bale_sys::file::replace(dir, name, pid.to_string().as_bytes(), mode, durability).map_err(Fault::from)
+}
+
+/// Takes back what was done; the first failure is the one that is told.
+fn undo(options: &CreateOptions<'_>, record: &Record, locked: &Locked<'_>, before: Option<&Record>) {
+    if let Some(cgroup) = &record.cgroup {
+        let _ = life::remove_cgroup(cgroup);
+    }
+    for name in [START_FIFO, RESULT_FIFO] {
+        let _ = rustix::fs::unlinkat(options.dir, name, rustix::fs::AtFlags::empty());
+    }
+    let _ = match before {
+        Some(before) => locked.save(before).map_err(drop),
+        None => rustix::fs::unlinkat(options.dir, bale_record::FILE, rustix::fs::AtFlags::empty()).map_err(drop),
+    };
 }
 
 /// Lets init run its program, and waits until it does.
 ///
 /// # Errors
 /// `Conflict` when it does not wait; `ProgramNotFound`, `ProgramNotExecutable`.
-pub fn start(_dir: &Dir) -> Result<()> {
-    missing()
+pub fn start(dir: &Dir) -> Result<()> {
+    let locked = dir.lock()?;
+    let mut record = locked.load()?;
+    check_startable(&record)?;
+    record.phase = Phase::Starting;
+    locked.save(&record)?;
+    let started = let_go(dir, &record);
+    record.phase = if started.is_ok() { Phase::Running } else { Phase::Stopped };
+    record.started = started.is_ok().then(bale_record::time::now);
+    locked.save(&record)?;
+    drop(locked);
+    started?;
+    let kept = Kept::of(&record);
+    if kept.poststart.is_empty() {
+        return Ok(());
+    }
+    let pid = record.init.as_ref().map_or(0, |init| init.pid);
+    let state = hook_state(&record, pid, Status::Running);
+    hooks::run("poststart", &kept.poststart, &state, Path::new(&record.bundle))
 }
 
-/// Starts a process in a running container. The calling process joins the container's namespaces: it is meant to
-/// be a process of this one purpose, sealed, with one thread.
-///
-/// # Errors
-/// `Conflict` when it does not run or is paused; `ProgramNotFound`, `ProgramNotExecutable`.
-pub fn exec(_dir: &Dir, _options: ExecOptions<'_>) -> Result<Executed> {
-    missing()
+fn check_startable(record: &Record) -> Result<()> {
+    let alive = record.init.as_ref().is_some_and(ProcessId::is_alive);
+    let words = match record.phase {
+        Phase::Created if alive => return Ok(()),
+        Phase::Created | Phase::Stopped => "cannot start a container that has stopped",
+        Phase::Running | Phase::Starting if alive => "cannot start an already running container",
+        Phase::Running | Phase::Starting => "cannot start a container that has stopped",
+        Phase::Configured | Phase::Creating => "cannot start a container that is not created yet",
+        Phase::Removing => "cannot start a container that is being removed",
+    };
+    Err(Fault::new(Kind::Conflict, words))
 }
 
-/// Sends a signal to init.
-///
-/// # Errors
-/// `Conflict` ("container not running") when it has ended.
-pub fn kill(_dir: &Dir, _signal: i32) -> Result<()> {
-    missing()
+fn let_go(dir: &Dir, record: &Record) -> Result<()> {
+    let open = |name: &str, flags: OFlags| {
+        rustix::fs::openat(dir, name, flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    };
+    let result = open(RESULT_FIFO, OFlags::RDONLY).call(|| format!("openat({RESULT_FIFO:?})"))?;
+    let start = match open(START_FIFO, OFlags::WRONLY) {
+        Err(Errno::NXIO) => return Err(Fault::new(Kind::Conflict, "cannot start a container that has stopped")),
+        other => other.call(|| format!("openat({START_FIFO:?})"))?,
+    };
+    rustix::io::write(&start, b"1").call(|| "write(<start.fifo>)")?;
+    let mut message = [0_u8; MESSAGE_MAX];
+    let length = read_result(&result, &mut message)?;
+    if length == 0 {
+        return Ok(());
+    }
+    let failure = Failure::decode(&message[..length]);
+    let failure = failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
+    Err(words::fault(&failure, None, &Kept::of(record).program))
 }
 
-/// Kills every process of the container.
-///
-/// # Errors
-/// The failed call.
-pub fn kill_all(_dir: &Dir) -> Result<()> {
-    missing()
+/// Reads init's answer: 0 bytes when exec (or death) closed its side.
+fn read_result(result: &OwnedFd, message: &mut [u8]) -> Result<usize> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        match poll(&mut [PollFd::new(result, PollFlags::IN)], None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(bale_sys::Error::new("poll(<result.fifo>)", errno).into()),
+        }
+        match rustix::io::read(result, &mut *message) {
+            Ok(length) => return Ok(length),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(bale_sys::Error::new("read(<result.fifo>)", errno).into()),
+        }
+    }
 }
 
-/// Removes a container: cgroup, poststop hooks, record, directory.
-///
-/// # Errors
-/// `Conflict` when it runs and `force` is not given.
-pub fn delete(_dir: Dir, _force: bool) -> Result<()> {
-    missing()
-}
-
-/// Does what [`delete`] does, except that record and directory stay: for the supervisor, after the end of init.
-///
-/// # Errors
-/// What failed; everything is tried.
-pub fn teardown(_dir: &Dir) -> Result<()> {
-    missing()
-}
-
-/// Tells how a container is.
-///
-/// # Errors
-/// `NotFound`, `Corrupt`.
-pub fn state(_dir: &Dir) -> Result<State> {
-    missing()
-}
-
-/// Lists the pids of a container's processes, as the caller sees them.
-///
-/// # Errors
-/// The failed call.
-pub fn processes(_dir: &Dir) -> Result<Vec<i32>> {
-    missing()
-}
-
-/// Freezes a container.
-///
-/// # Errors
-/// `Conflict` when it does not run.
-pub fn pause(_dir: &Dir) -> Result<()> {
-    missing()
-}
-
-/// Thaws a container.
-///
-/// # Errors
-/// `Conflict` when it is not paused.
-pub fn resume(_dir: &Dir) -> Result<()> {
-    missing()
-}
-
-/// Changes limits of a container.
-///
-/// # Errors
-/// The file that refused the value.
-pub fn update(_dir: &Dir, _resources: &Resources) -> Result<()> {
-    missing()
-}
-
-/// Tells whether the OOM killer was at work in the container: to be asked before [`teardown`].
-#[must_use]
-pub fn oom_killed(_dir: &Dir) -> bool {
-    false
-}
-
-fn missing<T>() -> Result<T> {
-    Err(Fault::new(Kind::Unsupported, "the runtime is not there yet"))
+/// Returns the cgroups of a record, none when there are none.
+pub(crate) fn cgroup_of(record: &Record) -> Option<&Cgroup> {
+    record.cgroup.as_ref()
 }

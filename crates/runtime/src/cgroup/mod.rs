@@ -165,6 +165,26 @@ fn make_groups(host: &Host, path: &str, resources: &Resources, wish: Wish, made:
     Ok(handle)
 }
 
+/// Tells where [`create`] would make the cgroup `path`, and makes nothing: what a record says before it is made.
+///
+/// # Errors
+/// `InvalidInput` for a bad path.
+pub fn locate(host: &Host, path: &str) -> Result<bale_record::Cgroup> {
+    let mut record = bale_record::Cgroup::default();
+    for hierarchy in &host.v1 {
+        let below = hierarchy.below(path)?;
+        let leaf = directory(&hierarchy.mount, &below, below.components().len());
+        for controller in &hierarchy.controllers {
+            record.v1.insert(controller.clone(), leaf.clone());
+        }
+    }
+    if let Some(hierarchy) = &host.unified {
+        let below = hierarchy.below(path)?;
+        record.unified = Some(directory(&hierarchy.mount, &below, below.components().len()));
+    }
+    Ok(record)
+}
+
 /// Passes over what the caller may not write, when nobody asked for it.
 fn optional(wish: Wish, made: Result<Group>) -> Result<Option<Group>> {
     match made {

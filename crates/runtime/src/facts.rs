@@ -1,0 +1,95 @@
+//! Facts of the host that a plan depends on.
+
+use std::path::Path;
+
+use bale_fault::{Context, Fault, Result};
+use bale_spec::runtime::{Process, RuntimeConfig};
+use bale_sys::error::Call;
+use bale_sys::root::{Links, RelPath, RootFd};
+use rustix::fs::{Mode, OFlags};
+
+use crate::cgroup::{Host, Layout};
+use crate::options::RootSource;
+use crate::plan::{Facts, V1Hierarchy, process};
+
+const PASSWD_LIMIT_BYTES: usize = 1 << 20;
+
+/// Gathers what the plan of `config` needs, and nothing else.
+pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve_fds: u32) -> Result<Facts> {
+    let layout = Host::detect().map_or(Layout::Unified, Host::layout);
+    let mounts_cgroups = config.mounts.iter().any(|m| matches!(m.kind.as_deref(), Some("cgroup" | "cgroup2")));
+    let labels = config.linux.as_ref().is_some_and(|l| l.mount_label.as_deref().is_some_and(|l| !l.is_empty()));
+    let home = match &config.process {
+        Some(process) if process::wants_home(process) => home(config, bundle, root, process),
+        _ => "/".to_owned(),
+    };
+    Ok(Facts {
+        layout,
+        v1: if mounts_cgroups && layout != Layout::Unified { hierarchies()? } else { Vec::new() },
+        capabilities: permitted()?,
+        selinux: labels && rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok(),
+        kcore: rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok(),
+        home,
+        listen_fds: listen_fds(preserve_fds),
+    })
+}
+
+/// Gathers what the plan of a process in a running container needs. `root` is the container's.
+pub fn gather_exec(process: &Process, root: &RootFd, preserve_fds: u32) -> Result<Facts> {
+    let home = if process::wants_home(process) { home_below(root, process.user.uid) } else { None };
+    Ok(Facts {
+        layout: Host::detect().map_or(Layout::Unified, Host::layout),
+        v1: Vec::new(),
+        capabilities: permitted()?,
+        selinux: false,
+        kcore: false,
+        home: home.unwrap_or_else(|| "/".to_owned()),
+        listen_fds: listen_fds(preserve_fds),
+    })
+}
+
+fn permitted() -> Result<u64> {
+    bale_sys::identity::permitted().call(|| "capget").map_err(Fault::from)
+}
+
+fn listen_fds(preserve_fds: u32) -> Option<u32> {
+    let count: u32 = std::env::var("LISTEN_FDS").ok()?.parse().ok()?;
+    (preserve_fds > 0 && count > 0).then_some(count)
+}
+
+fn home(config: &RuntimeConfig, bundle: &Path, root: &RootSource, process: &Process) -> String {
+    let uid = process.user.uid;
+    let found = match root {
+        RootSource::Config => {
+            let root = config.root.as_ref().map(|r| bundle.join(&r.path));
+            root.and_then(|path| home_below(&RootFd::open(path).ok()?, uid))
+        }
+        RootSource::Overlay { lowers, upper, .. } => {
+            std::iter::once(upper).chain(lowers).find_map(|layer| home_below(&RootFd::open(layer).ok()?, uid))
+        }
+    };
+    found.unwrap_or_else(|| "/".to_owned())
+}
+
+fn home_below(root: &RootFd, uid: u32) -> Option<String> {
+    let passwd = RelPath::new("etc/passwd").ok()?;
+    let file = root.open_at(&passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot).ok()?;
+    let text = bale_sys::file::read_fd_bounded(file, "etc/passwd", PASSWD_LIMIT_BYTES).ok()?;
+    Some(process::home_of(&String::from_utf8_lossy(&text), uid))
+}
+
+/// Reads the v1 hierarchies from `/proc/self/cgroup`: lines `id:controllers:path`, the v2 one without controllers.
+fn hierarchies() -> Result<Vec<V1Hierarchy>> {
+    let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let proc = proc.call(|| "open(\"/proc\")").map_err(Fault::from)?;
+    let text = rustix::fs::openat(&proc, "self/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open(\"/proc/self/cgroup\")")?;
+    let text = std::io::read_to_string(std::fs::File::from(text)).within(|| "read \"/proc/self/cgroup\"")?;
+    let lines = text.lines().filter_map(|line| line.split(':').nth(1)).filter(|names| !names.is_empty());
+    Ok(lines.map(hierarchy).collect())
+}
+
+fn hierarchy(names: &str) -> V1Hierarchy {
+    let controllers: Vec<String> = names.split(',').map(ToOwned::to_owned).collect();
+    V1Hierarchy { name: names.strip_prefix("name=").unwrap_or(names).to_owned(), controllers }
+}

@@ -1,0 +1,103 @@
+//! A failure of init in words, with the operation's arguments, in the parent.
+
+use bale_fault::{Fault, Kind};
+use rustix::io::Errno;
+
+use super::hook::TIMED_OUT;
+use super::report::{Call, Failure};
+use crate::plan::op::Op;
+
+/// Says what failed in `op`; `program` is argv[0].
+#[must_use]
+pub fn fault(failure: &Failure, op: Option<&Op>, program: &str) -> Fault {
+    let errno = Errno::from_raw_os_error(failure.errno);
+    match failure.call {
+        Call::NotInPath | Call::Program | Call::Exec => program_fault(failure.call, errno, program),
+        Call::HookStatus => Fault::new(Kind::Os, format!("{}: {}", title(op), hook_status(failure.argument))),
+        Call::NotTheDevice => {
+            let words = format!("{}: what is there is not that device", title(op));
+            Fault::new(Kind::InvalidInput, words).hint("remove it from the root file system, or mount a tmpfs on /dev")
+        }
+        _ => call_fault(failure, errno, op),
+    }
+}
+
+fn title(op: Option<&Op>) -> String {
+    op.map_or_else(|| "start the container".to_owned(), ToString::to_string)
+}
+
+fn program_fault(call: Call, errno: Errno, program: &str) -> Fault {
+    let words = bale_sys::error::words(errno);
+    let (kind, text) = match (call, errno) {
+        (Call::NotInPath, Errno::NOENT) => {
+            (Kind::ProgramNotFound, format!("exec: {program:?}: executable file not found in $PATH"))
+        }
+        (_, Errno::NOENT | Errno::NOTDIR) => (Kind::ProgramNotFound, format!("exec: {program:?}: stat {program}: {words}")),
+        _ => (Kind::ProgramNotExecutable, format!("exec: {program:?}: {words}")),
+    };
+    let fault = Fault::new(kind, text);
+    match (call, errno) {
+        (Call::Exec, Errno::NOENT) => fault.hint("the program is there: its interpreter (#! line or ELF loader) is not"),
+        (_, Errno::NOEXEC) => fault.hint("the program is made for another machine, or a script without a #! line"),
+        _ => fault,
+    }
+}
+
+fn hook_status(argument: u16) -> String {
+    match argument {
+        TIMED_OUT => "ran out of time and was killed".to_owned(),
+        127 => "could not be executed (exit status 127)".to_owned(),
+        0..=255 => format!("exit status {argument}"),
+        signal => format!("ended by signal {}", signal - 256),
+    }
+}
+
+fn call_fault(failure: &Failure, errno: Errno, op: Option<&Op>) -> Fault {
+    let mut words = title(op);
+    if let (Call::FsConfig, Some(Op::Mount { options, .. })) = (failure.call, op) {
+        if let Some((key, value)) = options.get(usize::from(failure.argument)) {
+            words.push_str(&format!(": fsconfig({:?}", key.to_string_lossy()));
+            if let Some(value) = value {
+                words.push_str(&format!(", {:?}", value.to_string_lossy()));
+            }
+            words.push(')');
+        }
+    } else if !failure.call.name().is_empty() {
+        words.push_str(": ");
+        words.push_str(failure.call.name());
+    }
+    words.push_str(": ");
+    words.push_str(&bale_sys::error::words(errno));
+    let text = String::from_utf8_lossy(&failure.text[..usize::from(failure.length)]).trim().to_owned();
+    if !text.is_empty() {
+        words.push_str(&format!(" (kernel: {text})"));
+    }
+    let kind = bale_sys::error::kind(errno);
+    let fault = Fault::new(if kind == Kind::NotFound { Kind::Os } else { kind }, words);
+    match hint(failure.call, errno, op) {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
+}
+
+fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
+    match (op?, call, errno) {
+        (Op::Limit { .. }, _, Errno::PERM) => {
+            Some("the hard limit is above this process's own, and raising it needs CAP_SYS_RESOURCE")
+        }
+        (Op::Mount { .. } | Op::Bind { .. }, Call::OpenTarget, Errno::LOOP) => {
+            Some("the mount point is a symbolic link; proc and sysfs are only mounted on a directory")
+        }
+        (Op::Mount { .. }, Call::FsMount | Call::FsCreate, Errno::PERM) => {
+            Some("in a user namespace this file system wants a network, pid or IPC namespace of its own")
+        }
+        (Op::Ids { .. } | Op::BecomeRoot, Call::Setuid | Call::Setgid | Call::Setgroups, Errno::INVAL) => {
+            Some("the id is not mapped in the container's user namespace")
+        }
+        (Op::Sysctl { .. }, Call::Open, Errno::NOENT) => Some("the kernel, or this namespace, has no such parameter"),
+        (Op::EnterCwd, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
+        (Op::Seccomp { .. }, _, Errno::ACCESS) => Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN"),
+        (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => Some("the host's root is no mount: try --no-pivot"),
+        _ => None,
+    }
+}
