@@ -17,6 +17,7 @@ pub mod command;
 pub mod debian;
 pub mod image;
 pub mod machine;
+pub mod peers;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod scratch;

@@ -14,7 +14,7 @@ use crate::image::{Layout, cached};
 const BASE: &[&str] = &["base-files", "bash", "coreutils", "dash", "grep", "libc-bin", "sed"];
 
 /// Debian's minimal system: packages marked as essential, and apt.
-const MINIMAL_SYSTEM: &[&str] = &[
+pub const MINIMAL_SYSTEM: &[&str] = &[
     "apt",
     "base-files",
     "base-passwd",
@@ -47,7 +47,6 @@ const MINIMAL_SYSTEM: &[&str] = &[
     "util-linux",
     "gcc-12-base",
     "libc6-dev",
-    "perl",
 ];
 
 /// Links of a merged /usr (UsrMerge, Debian 12): in the base layer, and there only.
@@ -170,8 +169,11 @@ fn make(cache: &Path, recipe: &Recipe, dir: &Path) -> io::Result<()> {
     [dir.join("base"), dir.join("service")].iter().try_for_each(|tree| crate::scratch::remove_tree(tree))
 }
 
-/// Unpacks the base layer's packages and makes what their scripts would make.
-fn base_tree(debian: &Debian, names: &[&str], tree: &Path) -> io::Result<Vec<Package>> {
+/// Unpacks packages with all that they need into `tree`, and makes what their scripts would make.
+///
+/// # Errors
+/// apt's and tar's words.
+pub fn base_tree(debian: &Debian, names: &[&str], tree: &Path) -> io::Result<Vec<Package>> {
     let packages = debian.download(names, &[])?;
     unpack_all(&packages, tree)?;
     for name in ["dev", "proc", "sys", "run", "tmp", "root", "etc"] {
