@@ -21,6 +21,7 @@ mod rootfs;
 pub mod set;
 pub mod upgrade;
 
+pub use check::check;
 pub use create::create;
 pub use open::{Bundle, CONFIG, Current, Files, IMAGE, IMAGE_CONFIG, Legacy, RUNTIME};
 pub use rootfs::{AccountFiles, account_files};

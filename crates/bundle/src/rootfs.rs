@@ -1,11 +1,12 @@
 //! Reading small files of a root file system.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use bale_fault::{Fault, Result};
+use bale_sys::error::Call;
 use bale_sys::file;
 use bale_sys::root::{Links, RelPath, RootFd};
-use rustix::fs::OFlags;
+use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// The largest passwd or group that is read, in bytes.
@@ -39,9 +40,24 @@ fn text(root: &RootFd, path: &str) -> Result<Option<String>> {
     }
 }
 
-/// Opens a file below `root` for reading.
-pub(crate) fn open(root: &RootFd, path: &str) -> bale_sys::Result<OwnedFd> {
+/// Opens a file or directory below `root` for reading.
+fn open(root: &RootFd, path: &str) -> bale_sys::Result<OwnedFd> {
     let below =
         RelPath::clamped(path).map_err(|_| bale_sys::Error::new(format!("open({path:?})"), Errno::INVAL))?;
-    root.open_at(&below, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot)
+    readable(&root.open_at(&below, OFlags::PATH, Links::InRoot)?, path)
+}
+
+/// Opens what an `O_PATH` descriptor stands for, if it is a regular file or a directory. To open a device or a FIFO
+/// may have effects of its own (a watchdog is armed, a tape rewound), and a stranger made these files.
+///
+/// # Errors
+/// `EINVAL` for other kinds of files; the failed call.
+pub(crate) fn readable(fd: &OwnedFd, path: &str) -> bale_sys::Result<OwnedFd> {
+    let stat = fs::fstat(fd).call(|| format!("fstat({path:?})"))?;
+    if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+        return Err(bale_sys::Error::new(format!("open({path:?}): not a regular file"), Errno::INVAL));
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    fs::open(own, flags, Mode::empty()).call(|| format!("open({path:?})"))
 }

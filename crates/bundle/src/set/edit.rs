@@ -355,7 +355,7 @@ fn compare(found: &mut Vec<Change>, path: &Path, before: Option<&Value>, after: 
         }
         (Some(Value::Array(old)), Some(Value::Array(new))) => compare_lists(found, path, old, new),
         (before, after) => {
-            found.push(Change { path: path.to_string(), before: before.cloned(), after: after.cloned() })
+            found.push(Change { path: path.to_string(), before: before.cloned(), after: after.cloned() });
         }
     }
 }
