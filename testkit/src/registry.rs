@@ -286,7 +286,7 @@ fn serve(stream: Box<dyn Duplex>, shared: &Shared) -> io::Result<()> {
     loop {
         let Some(request) = read_head(&mut stream)? else { return Ok(()) };
         let (seen, body) = read_body(&mut stream, request)?;
-        let (answer, tricks) = decide(shared, seen, body);
+        let (answer, tricks) = decide(shared, &seen, body);
         if !send(&mut stream, answer, &tricks)? {
             return Ok(());
         }
@@ -315,6 +315,9 @@ fn read_body(stream: &mut impl BufRead, mut seen: Seen) -> io::Result<(Seen, Vec
     let length = seen.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = Vec::new();
     stream.take(length).read_to_end(&mut body)?;
+    if (body.len() as u64) < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     seen.body = body[..body.len().min(64 << 10)].to_vec();
     Ok((seen, body))
 }
@@ -345,7 +348,7 @@ impl Answer {
     }
 }
 
-fn decide(shared: &Shared, seen: Seen, body: Vec<u8>) -> (Answer, Vec<Trick>) {
+fn decide(shared: &Shared, seen: &Seen, body: Vec<u8>) -> (Answer, Vec<Trick>) {
     let mut state = shared.state();
     let mut tricks = Vec::new();
     for rule in &mut state.rules {
@@ -357,9 +360,9 @@ fn decide(shared: &Shared, seen: Seen, body: Vec<u8>) -> (Answer, Vec<Trick>) {
     }
     state.seen.push(seen.clone());
     let ignores_range = tricks.iter().any(|t| matches!(t, Trick::IgnoreRange));
-    let mut answer = match refuse(shared, &state.guard, &seen) {
+    let mut answer = match refuse(shared, &state.guard, seen) {
         Some(refusal) => refusal,
-        None => route(shared, &mut state, &seen, body, ignores_range),
+        None => route(shared, &mut state, seen, body, ignores_range),
     };
     answer.is_head = seen.method == "HEAD";
     (answer, tricks)

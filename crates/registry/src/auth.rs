@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::challenge::Challenge;
@@ -334,16 +334,13 @@ struct Token {
     expires_in: Option<u64>,
 }
 
+/// Reads the token under either name. Not into a shape: a lifetime of another type is no reason to refuse it, and an
+/// error about a field would show the token.
 fn parse_token(body: &[u8]) -> Option<Token> {
-    #[derive(Deserialize)]
-    struct Shape {
-        token: Option<String>,
-        access_token: Option<String>,
-        expires_in: Option<u64>,
-    }
-    let shape: Shape = serde_json::from_slice(body).ok()?;
-    let text = shape.token.filter(|t| !t.is_empty()).or(shape.access_token).filter(|t| !t.is_empty())?;
-    Some(Token { text, expires_in: shape.expires_in })
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let field = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = field("token").or_else(|| field("access_token"))?.to_owned();
+    Some(Token { text, expires_in: value.get("expires_in").and_then(Value::as_u64) })
 }
 
 fn basic(username: &str, password: &str) -> Result<HeaderValue, Trouble> {
@@ -367,6 +364,7 @@ mod tests {
         for (body, wanted) in [
             (r#"{"token":"a","access_token":"b","expires_in":300}"#, Some(("a", Some(300)))),
             (r#"{"token":"","access_token":"b"}"#, Some(("b", None))),
+            (r#"{"token":"a","expires_in":-1.5}"#, Some(("a", None))),
             (r#"{"access_token":""}"#, None),
             ("[]", None),
             (r#"{"token":7}"#, None),

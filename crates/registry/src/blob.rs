@@ -29,6 +29,8 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 pub struct Blob {
     pieces: mpsc::Receiver<Result<Bytes>>,
     current: Bytes,
+    /// What is still to come, in bytes.
+    left: u64,
     /// Keeps the thread alive.
     _client: Arc<Inner>,
 }
@@ -37,8 +39,12 @@ impl BufRead for Blob {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.current.is_empty() {
             match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => self.current = piece,
+                Some(Ok(piece)) => {
+                    self.left = self.left.saturating_sub(piece.len() as u64);
+                    self.current = piece;
+                }
                 Some(Err(fault)) => return Err(into_io(fault)),
+                None if self.left > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 None => {}
             }
         }
@@ -60,7 +66,16 @@ impl Read for Blob {
     }
 }
 
-/// Puts a failure into the type that readers speak; it can be taken out again with `into_inner` and `downcast`.
+/// Takes the failure with its kind and hint out of what a [`Blob`] returned; other errors become one.
+#[must_use]
+pub fn fault_of(error: io::Error) -> Fault {
+    match error.downcast::<Fault>() {
+        Ok(fault) => fault,
+        Err(error) => Fault::new(bale_fault::kind_of_io(&error), crate::dial::plain(&error)),
+    }
+}
+
+/// Puts a failure into the type that readers speak.
 fn into_io(fault: Fault) -> io::Error {
     let kind = match fault.kind() {
         Kind::Corrupt => io::ErrorKind::InvalidData,
@@ -242,10 +257,10 @@ fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((start, total))
 }
 
-/// Makes the reader of `transfer`, whose first answer has come.
-pub(crate) fn reader(client: Arc<Inner>) -> (Blob, mpsc::Sender<Result<Bytes>>) {
+/// Makes a reader of `left` bytes, and what feeds it.
+pub(crate) fn reader(client: Arc<Inner>, left: u64) -> (Blob, mpsc::Sender<Result<Bytes>>) {
     let (sink, pieces) = mpsc::channel(PIECES);
-    (Blob { pieces, current: Bytes::new(), _client: client }, sink)
+    (Blob { pieces, current: Bytes::new(), left, _client: client }, sink)
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Client {
     /// # Errors
     /// `NotFound` and the like before the first byte; what happens later comes out of the reader, after retries.
     pub fn blob(&self, reference: &Reference, descriptor: &Descriptor, offset: u64) -> Result<Blob> {
-        let (blob, sink) = blob::reader(self.0.clone());
+        let (blob, sink) = blob::reader(self.0.clone(), descriptor.size.saturating_sub(offset));
         if offset >= descriptor.size {
             return Ok(blob);
         }
@@ -148,7 +148,7 @@ impl Client {
         }
         let mut bytes = Vec::new();
         let read = self.blob(reference, descriptor, 0)?.read_to_end(&mut bytes);
-        read.map_err(|error| Fault::new(bale_fault::kind_of_io(&error), words()).caused_by(error))?;
+        read.map_err(|error| blob::fault_of(error).within(words()))?;
         let mut hasher = bale_spec::digest::Hasher::new(descriptor.digest.algorithm());
         hasher.update(&bytes);
         let actual = hasher.finish();

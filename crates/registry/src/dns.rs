@@ -186,7 +186,7 @@ async fn lookup(name: &str, config: &Config) -> io::Result<Vec<IpAddr>> {
                 .map_err(io::Error::from)
                 .and_then(|joined| joined.map_err(io::Error::other))
                 .and_then(|r| r);
-            match (v4, v6) {
+            last = match (v4, v6) {
                 // A server that fails on AAAA alone must not hide the A records (many home routers).
                 (Ok(Answer::Addresses(v4)), v6) => {
                     let v6 = if let Ok(Answer::Addresses(v6)) = v6 { v6 } else { Vec::new() };
@@ -195,15 +195,12 @@ async fn lookup(name: &str, config: &Config) -> io::Result<Vec<IpAddr>> {
                 (_, Ok(Answer::Addresses(v6))) if !v6.is_empty() => return Ok(v6),
                 (Ok(Answer::NoSuchName), _) => return Ok(Vec::new()),
                 (Ok(answer), _) => {
-                    last = io::Error::other(format!(
-                        "name server {} answered {answer:?} for {name}",
-                        server.ip()
-                    ))
+                    io::Error::other(format!("name server {}: {answer:?} for {name}", server.ip()))
                 }
                 (Err(error), _) => {
-                    last = io::Error::new(error.kind(), format!("name server {}: {error}", server.ip()))
+                    io::Error::new(error.kind(), format!("name server {}: {error}", server.ip()))
                 }
-            }
+            };
         }
     }
     Err(last)
@@ -425,6 +422,75 @@ mod tests {
         let circle: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x09\0\x02\xc0\x0c";
         assert_eq!(decode(&reply("x.a", A, 0x8180, &[circle]), 7, "x.a", A), Some(Answer::Addresses(vec![])));
         assert_eq!(read_name(b"\xc0\x00", 0), None);
+    }
+
+    /// Answers questions on a port of loopback: UDP, and TCP on the same port for what was truncated.
+    fn name_server() -> SocketAddr {
+        let (udp, tcp) = loop {
+            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+                break (udp, tcp);
+            }
+        };
+        let address = udp.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = udp.recv_from(&mut buffer) {
+                // A forger who does not know the number comes first.
+                let mut forged = answer_to(&buffer[..length], false);
+                forged[1] ^= 1;
+                let _ = udp.send_to(&forged, from);
+                let _ = udp.send_to(&answer_to(&buffer[..length], false), from);
+            }
+        });
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for mut stream in tcp.incoming().flatten() {
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut question).unwrap();
+                let answer = answer_to(&question, true);
+                stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        address
+    }
+
+    /// Knows `big.test` (over TCP only) and `small.test`; fails on `broken.test`.
+    fn answer_to(question: &[u8], is_tcp: bool) -> Vec<u8> {
+        let (name, at) = read_name(question, 12).unwrap();
+        let kind = u16::from_be_bytes([question[at], question[at + 1]]);
+        let record: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x09\0\x04\x0a\x00\x00\x07";
+        let (flags, records): (u16, &[&[u8]]) = match (name.as_str(), kind) {
+            ("big.test", _) if !is_tcp => (0x8380, &[]),
+            ("big.test" | "small.test", A) => (0x8180, &[record]),
+            ("big.test" | "small.test", _) => (0x8180, &[]),
+            ("broken.test", _) => (0x8182, &[]),
+            _ => (0x8183, &[]),
+        };
+        let mut message = reply(&name, kind, flags, records);
+        message[..2].copy_from_slice(&question[..2]);
+        message
+    }
+
+    #[test]
+    fn servers_are_asked() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let second = Duration::from_secs(1);
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let servers = vec![closed, name_server()];
+        let config = Config { servers, search: vec![], ndots: 1, timeout: second, attempts: 1 };
+        for (name, wanted) in [("small.test", 1), ("big.test", 1), ("none.test", 0)] {
+            assert_eq!(runtime.block_on(lookup(name, &config)).unwrap().len(), wanted, "{name}");
+        }
+        let error = runtime.block_on(lookup("broken.test", &config)).unwrap_err();
+        assert!(error.to_string().contains("Failed(2)"), "{error}");
+        let nobody = Resolver::new("/nonexistent".into(), "/nonexistent".into());
+        let error = runtime.block_on(nobody.resolve("small.test")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent names no name server"), "{error}");
+        assert_eq!(runtime.block_on(nobody.resolve("localhost")).unwrap().len(), 2);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod trouble;
 mod url;
 mod wire;
 
-pub use blob::Blob;
+pub use blob::{Blob, fault_of};
 pub use client::{Client, Fetched};
 pub use credentials::{Credential, CredentialStore, Place};
 pub use proxy::Proxies;

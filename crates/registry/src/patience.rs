@@ -43,7 +43,7 @@ impl Patience {
 
     fn next_pause(&self, retry: Retry, was_reached: bool) -> Option<Duration> {
         match retry {
-            Retry::Never => None,
+            Retry::Never | Retry::OtherProtocol => None,
             Retry::IfReachedBefore if !was_reached => None,
             Retry::After(pause) => Some(pause),
             Retry::Soon | Retry::IfReachedBefore => {

@@ -246,14 +246,23 @@ impl Session {
         }
         let http = at(Scheme::Http)?;
         let (first, second) = if is_loopback { (http, https) } else { (https, http) };
+        // Without a port in the name, the two are different ports.
+        let has_two_ports = first.origin().port != second.origin().port;
         match self.answers(&first).await {
             Ok(true) => Ok(first),
             Ok(false) => Ok(second),
-            Err(trouble) if !speaks_other(&trouble) => Err(trouble),
-            Err(trouble) => match self.answers(&second).await {
-                Ok(_) => Ok(second),
-                Err(_) => Err(trouble),
-            },
+            Err(trouble) => {
+                let may_speak_other = matches!(trouble.retry, Retry::OtherProtocol | Retry::Soon);
+                if is_loopback && !has_two_ports && !may_speak_other {
+                    return Err(trouble);
+                }
+                match self.answers(&second).await {
+                    Ok(_) => Ok(second),
+                    // Whoever speaks the other protocol has told more about what is wrong.
+                    Err(other) if trouble.retry == Retry::OtherProtocol => Err(other),
+                    Err(_) => Err(trouble),
+                }
+            }
         }
     }
 
@@ -277,15 +286,6 @@ impl Session {
             answer.status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&body).contains("HTTPS");
         Ok(!(url.origin().scheme == Scheme::Http && wants_tls))
     }
-}
-
-/// Tells whether somebody is there who may speak the other scheme.
-fn speaks_other(trouble: &Trouble) -> bool {
-    // A refused connection is refused for both; what was broken off, or is no TLS, is worth the other attempt.
-    let words = trouble.fault.chain();
-    trouble.retry == Retry::Soon
-        || words.contains("the answer is not")
-        || (words.contains("TLS with") && !words.contains("not trusted"))
 }
 
 fn redirect(answer: &Answer) -> Option<String> {

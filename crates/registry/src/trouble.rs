@@ -9,6 +9,8 @@ use bale_fault::{Fault, Kind};
 pub(crate) enum Retry {
     /// It will fail again.
     Never,
+    /// It will fail again, and the peer speaks something else: TLS instead of http, or the other way round.
+    OtherProtocol,
     /// After the usual pause.
     Soon,
     /// After what the server asked for.

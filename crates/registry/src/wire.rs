@@ -178,7 +178,7 @@ impl Wire {
                     "the answer is not HTTP that can be read ({})",
                     crate::text::escape(&error.to_string())
                 ),
-                Retry::Never,
+                Retry::OtherProtocol,
             ),
             SendError::Broken(error) => (broken(error), Retry::Soon),
         };

@@ -1,4 +1,5 @@
 //! Manifests and blobs from a registry that misbehaves.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -104,7 +105,8 @@ fn a_shorter_file_is_an_error_in_the_end() {
     let (registry, blob) = (Registry::start(), noise(1000));
     registry.put_blob("x", blob.clone());
     let promised = Descriptor::new(media_type::LAYER_TAR, bale_spec::Digest::of(&blob), 2000);
-    let error = read(client().blob(&reference(&registry, "x"), &promised, 0).unwrap()).map(|b| b.len()).unwrap_err();
+    let error =
+        read(client().blob(&reference(&registry, "x"), &promised, 0).unwrap()).map(|b| b.len()).unwrap_err();
     assert!(chain(&error).contains("416"), "{}", chain(&error));
 }
 
@@ -253,7 +255,7 @@ fn many_blobs_at_once_from_many_threads() {
         for (blob, descriptor) in blobs.iter().zip(&descriptors) {
             let (client, reference) = (client.clone(), &reference);
             scope.spawn(move || {
-                assert!(read(client.blob(reference, descriptor, 0).unwrap()).unwrap() == *blob)
+                assert!(read(client.blob(reference, descriptor, 0).unwrap()).unwrap() == *blob);
             });
         }
     });

@@ -9,7 +9,7 @@ mod helper;
 use std::env;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bale_fault::{Fault, Kind, Result};
@@ -131,12 +131,14 @@ impl CredentialStore {
     fn get_from(
         &self,
         file: &AuthFile,
-        path: &PathBuf,
+        path: &Path,
         keys: &[String],
         registry: &str,
     ) -> Result<Option<(Credential, Place)>> {
         match file.find(keys)? {
-            Some(Found::Credential(credential)) => return Ok(Some((credential, Place::File(path.clone())))),
+            Some(Found::Credential(credential)) => {
+                return Ok(Some((credential, Place::File(path.to_owned()))));
+            }
             Some(Found::Helper(name)) => {
                 let found = helper::get(&name, helper_key(registry), self.helper_patience)?;
                 return Ok(found.map(|credential| (credential, Place::Helper(name))));

@@ -70,7 +70,7 @@ fn what_is_put_is_found_and_erased_and_other_fields_stay() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("HttpHeaders") && text.contains(HUB_KEY));
-    assert_eq!(store.erase("docker.io").unwrap(), [Place::File(path.clone())]);
+    assert_eq!(store.erase("docker.io").unwrap(), [Place::File(path)]);
     assert_eq!(store.erase("docker.io").unwrap(), []);
     assert!(store.get("docker.io", "").unwrap().is_none() && store.get("other", "").unwrap().is_some());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
