@@ -175,8 +175,7 @@ impl Plan {
     fn repair_links(&mut self, view: &View) -> Result<()> {
         for (index, lower) in view.layers.iter().enumerate().rev() {
             for (link, target) in &lower.links {
-                if view.is_hidden(0, index, link)? {
-                    self.files.remove(link);
+                if view.is_hidden(0, index, link)? || view.has(index, link)? {
                     continue;
                 }
                 let source = find_source(view, index, target, 0).within(|| {
@@ -254,27 +253,26 @@ impl Plan {
 fn wrong(view: &View, path: &[CString]) -> Result<Option<Attributes>> {
     let Found::Directory(parts) = view.find(0, path)? else { return Ok(None) };
     let Some(top) = parts.first().filter(|top| view.layers[top.layer].implies(path)) else { return Ok(None) };
-    let Some(giver) = parts.iter().find(|part| !view.layers[part.layer].implies(path)) else {
-        return Ok(None);
-    };
+    let Some(giver) = view.giver(path)? else { return Ok(None) };
     let right = Attributes::read(giver.fd.as_fd())?;
     Ok((right != Attributes::read(top.fd.as_fd())?).then_some(right))
 }
 
 fn seen_attributes(view: &View, path: &[CString]) -> Result<Attributes> {
     let Found::Directory(parts) = view.find(0, path)? else { return Ok(Attributes::implied()) };
-    let giver = parts.iter().find(|part| !view.layers[part.layer].implies(path)).or_else(|| parts.first());
+    let giver = view.giver(path)?.or_else(|| parts.first().cloned());
     giver.map_or_else(|| Ok(Attributes::implied()), |part| Attributes::read(part.fd.as_fd()))
 }
 
 /// Finds the file that `target` means to a hard link in layer `from`: the layer's own deferred links and all below.
+/// What the layer itself has at `target` is no file that could be linked to, or the link had not been deferred; it may
+/// be a whiteout, when the layer renames a file.
 fn find_source(view: &View, from: usize, target: &[CString], hops: u32) -> Result<Source> {
-    let nothing = || Fault::new(Kind::Corrupt, "no layer below has that file");
     if hops > HOPS_LIMIT {
         return Err(Fault::new(Kind::Corrupt, "the links lead to one another"));
     }
     let target = view.resolve_parent(from, target)?;
-    let found = match view.find(from, &target)? {
+    let found = match view.find(from + 1, &target)? {
         Found::Directory(_) => return Err(Fault::new(Kind::Corrupt, "that is a directory")),
         Found::Leaf(leaf) => Some(leaf.layer),
         Found::Nothing => None,
@@ -283,11 +281,12 @@ fn find_source(view: &View, from: usize, target: &[CString], hops: u32) -> Resul
     for index in from..found.unwrap_or(view.layers.len()) {
         let link = view.layers[index].links.iter().find(|(path, _)| *path == target);
         if let Some((_, next)) = link
-            && !view.is_hidden(from, index, &target)?
+            && (index == from || !view.is_hidden(from + 1, index, &target)?)
         {
             return find_source(view, index, next, hops + 1);
         }
     }
+    let nothing = || Fault::new(Kind::Corrupt, "no layer below has that file");
     found.map(|layer| Source { layer, path: target }).ok_or_else(nothing)
 }
 

@@ -119,6 +119,26 @@ impl View {
         Ok(if parts.is_empty() { Found::Nothing } else { Found::Directory(parts) })
     }
 
+    /// Finds the layer whose attributes the directory at `path` is to have: the uppermost that gives some. An opaque
+    /// mark hides what is in a directory, not what the directory is.
+    pub fn giver(&self, path: &[CString]) -> Result<Option<Part>> {
+        let Some((name, parent)) = path.split_last() else {
+            let given = self.layers.iter().position(|lower| !lower.implies(path));
+            return Ok(given.map(|layer| Part { layer, fd: Rc::clone(&self.layers[layer].root) }));
+        };
+        let Found::Directory(parts) = self.find(0, parent)? else { return Ok(None) };
+        for part in &parts {
+            match look(part, name)? {
+                Look::Directory { fd, .. } if !self.layers[part.layer].implies(path) => {
+                    return Ok(Some(Part { layer: part.layer, fd }));
+                }
+                Look::Directory { .. } | Look::Absent => {}
+                Look::Whiteout | Look::Other(_) => break,
+            }
+        }
+        Ok(None)
+    }
+
     /// Tells whether layers `above..below` hide or replace what layer `below` has at `path`.
     pub fn is_hidden(&self, above: usize, below: usize, path: &[CString]) -> Result<bool> {
         let layers = self.layers[..below].iter().enumerate().skip(above);
@@ -138,6 +158,19 @@ impl View {
             parts = next;
         }
         Ok(false)
+    }
+
+    /// Tells whether the layer itself has something at `path`.
+    pub fn has(&self, layer: usize, path: &[CString]) -> Result<bool> {
+        let mut part = Part { layer, fd: Rc::clone(&self.layers[layer].root) };
+        for (at, name) in path.iter().enumerate() {
+            match look(&part, name)? {
+                Look::Directory { fd, .. } => part.fd = fd,
+                Look::Other(_) => return Ok(at + 1 == path.len()),
+                Look::Absent | Look::Whiteout => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Follows the links in the directories of `path` (not at its end), within the root, in the layers from `from` down.
