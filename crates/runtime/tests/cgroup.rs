@@ -13,7 +13,10 @@ fn is_root() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
-    assert!(std::env::var_os("BALE_TEST_UNPRIVILEGED").is_some(), "needs root (or BALE_TEST_UNPRIVILEGED=1 to skip)");
+    assert!(
+        std::env::var_os("BALE_TEST_UNPRIVILEGED").is_some(),
+        "needs root (or BALE_TEST_UNPRIVILEGED=1 to skip)"
+    );
     eprintln!("skipped: needs root");
     false
 }
@@ -85,11 +88,24 @@ fn limits_are_in_the_kernel_and_processes_join_both_ways() {
     if !is_root() || !has_v1("memory") {
         return;
     }
-    let memory = Memory { limit: Some(64 << 20), swap: Some(96 << 20), reservation: Some(32 << 20), ..Memory::default() };
-    let cpu = Cpu { shares: Some(512), quota: Some(20_000), period: Some(50_000), cpus: Some("0".into()), ..Cpu::default() };
+    let memory = Memory {
+        limit: Some(64 << 20),
+        swap: Some(96 << 20),
+        reservation: Some(32 << 20),
+        ..Memory::default()
+    };
+    let cpu = Cpu {
+        shares: Some(512),
+        quota: Some(20_000),
+        period: Some(50_000),
+        cpus: Some("0".into()),
+        ..Cpu::default()
+    };
     let pids = Pids { limit: Some(0) };
-    let scratch =
-        Scratch::new("limits", &Resources { memory: Some(memory), cpu: Some(cpu), pids: Some(pids), ..Resources::default() });
+    let scratch = Scratch::new(
+        "limits",
+        &Resources { memory: Some(memory), cpu: Some(cpu), pids: Some(pids), ..Resources::default() },
+    );
     for (controller, file, value) in [
         ("memory", "memory.limit_in_bytes", "67108864"),
         ("memory", "memory.memsw.limit_in_bytes", "100663296"),
@@ -176,7 +192,9 @@ fn removing_ends_what_is_left_and_what_is_below() {
     let start = std::time::Instant::now();
     scratch.handle.remove().unwrap();
     eprintln!("removed with 3 processes in {:?}", start.elapsed());
-    assert!(scratch.handle.record().v1.values().chain(&scratch.handle.record().unified).all(|dir| !dir.exists()));
+    assert!(
+        scratch.handle.record().v1.values().chain(&scratch.handle.record().unified).all(|dir| !dir.exists())
+    );
     children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
     scratch.handle.remove().unwrap();
     assert!(scratch.handle.pids().unwrap().is_empty() && scratch.handle.oom_kills().unwrap() == 0);
@@ -194,7 +212,8 @@ fn failures_name_the_field_and_leave_nothing() {
         let fault = cgroup::create(host, &name, resources).unwrap_err();
         (fault.kind(), fault.chain(), fault.innermost_hint().map(str::to_owned))
     };
-    let cpus = Resources { cpu: Some(Cpu { cpus: Some("4000".into()), ..Cpu::default() }), ..Resources::default() };
+    let cpus =
+        Resources { cpu: Some(Cpu { cpus: Some("4000".into()), ..Cpu::default() }), ..Resources::default() };
     if has_v1("cpuset") {
         let (_, words, hint) = refused(&cpus);
         assert!(words.contains("linux.resources.cpu.cpus: set cpuset.cpus to \"4000\""), "{words}");
@@ -236,7 +255,8 @@ fn device_rules_hold(name: &str) {
     };
     let deny = rule(false, "a", None, None, "rwm");
     let kmsg = rule(true, "c", Some(1), Some(11), "r");
-    let scratch = Scratch::new(name, &Resources { devices: vec![deny.clone(), kmsg], ..Resources::default() });
+    let scratch =
+        Scratch::new(name, &Resources { devices: vec![deny.clone(), kmsg], ..Resources::default() });
     assert!(can_open(&scratch.handle, "/dev/null", ">") && can_open(&scratch.handle, "/dev/kmsg", "<"));
     assert!(!can_open(&scratch.handle, "/dev/kmsg", ">"));
     scratch.handle.update(&Resources { devices: vec![deny], ..Resources::default() }).unwrap();
@@ -273,7 +293,10 @@ fn unified_part() {
         assert_eq!(scratch.file("", "hugetlb.2MB.max"), "4194304");
         assert!(scratch.handle.stats().unwrap().hugetlb.contains_key("2MB"));
     }
-    let memory = Resources { memory: Some(Memory { limit: Some(1 << 20), ..Memory::default() }), ..Resources::default() };
+    let memory = Resources {
+        memory: Some(Memory { limit: Some(1 << 20), ..Memory::default() }),
+        ..Resources::default()
+    };
     if !scratch.file("", "cgroup.controllers").contains("memory") {
         let fault = scratch.handle.update(&memory).unwrap_err();
         assert!(fault.chain().starts_with("linux.resources.memory.limit: set memory.max"), "{fault:?}");
@@ -293,9 +316,14 @@ fn the_unified_hierarchy_alone() {
     }
     let test = std::env::current_exe().unwrap();
     let script = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" --exact unified_part --ignored --nocapture";
-    let output =
-        Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(test).stdin(Stdio::null()).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(test)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     eprintln!("{text}");
 }

@@ -114,7 +114,8 @@ fn line(rule: &Rule) -> String {
     };
     let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
     let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter();
-    let access: String = letters.filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| letter).collect();
+    let access: String =
+        letters.filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| letter).collect();
     format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
@@ -134,7 +135,8 @@ pub fn lines(rules: &[Rule]) -> Result<Vec<Line>> {
     for (at, rule) in rest.iter().enumerate() {
         // A rule that takes away from what single rules added must meet these rules exactly.
         if rule.allow == allowing {
-            if let Some(wider) = rest[..at].iter().find(|other| other.allow != allowing && cuts(rule, other)) {
+            if let Some(wider) = rest[..at].iter().find(|other| other.allow != allowing && cuts(rule, other))
+            {
                 let words = format!(
                     "linux.resources.devices: cgroup v1 cannot take {:?} out of {:?} (cannot punch hole in existing wildcard rule)",
                     line(rule),
@@ -256,7 +258,8 @@ const JUMP_EQUAL: u8 = 0x16; // JMP32 | JEQ | K
 /// `Unsupported` and `PermissionDenied` as bpf(2) answers.
 pub fn apply_v2(group: &Group, rules: &[Rule]) -> Result<()> {
     let words = || format!("linux.resources.devices: filter devices of {:?}", group.path());
-    let hint = "device rules on cgroup v2 need bpf(2): run as root, and not within a container that forbids it";
+    let hint =
+        "device rules on cgroup v2 need bpf(2): run as root, and not within a container that forbids it";
     replace(group, &program(rules)).map_err(|error| Fault::from(error).hint(hint)).within(words)
 }
 
@@ -314,7 +317,8 @@ mod tests {
 
     #[test]
     fn the_last_rule_wins_bit_by_bit() {
-        let rules = ["allow a -:- rwm", "deny a -:- rwm", "allow c 10:- rw", "deny c 10:5 w", "allow b 8:0 r"];
+        let rules =
+            ["allow a -:- rwm", "deny a -:- rwm", "allow c 10:- rw", "deny c 10:5 w", "allow b 8:0 r"];
         let rules = resolve(&rules.map(from)).unwrap();
         let program = program(&rules);
         let (r, w, m) = (u32::from(READ), u32::from(WRITE), u32::from(MKNOD));
@@ -342,11 +346,15 @@ mod tests {
 
     #[test]
     fn v1_lines_and_what_v1_cannot_do() {
-        let rules = resolve(&[from("deny a -:- rwm"), from("allow c 10:229 rwm"), from("deny c 10:229 m")]).unwrap();
+        let rules =
+            resolve(&[from("deny a -:- rwm"), from("allow c 10:229 rwm"), from("deny c 10:229 m")]).unwrap();
         let lines = lines(&rules).unwrap();
         let text = |n: usize| format!("{} {}", lines[n].0, lines[n].1);
         assert_eq!(text(0), "devices.deny a");
-        assert_eq!((text(1), text(2)), ("devices.allow c 10:229 rwm".into(), "devices.deny c 10:229 m".into()));
+        assert_eq!(
+            (text(1), text(2)),
+            ("devices.allow c 10:229 rwm".into(), "devices.deny c 10:229 m".into())
+        );
         assert_eq!((text(3), lines.len()), ("devices.allow c *:* m".into(), 14));
         let hole = [rule(DeviceKind::Char, Some(10), None, READ), Rule { allow: false, ..char(10, Some(5)) }];
         assert_eq!(super::lines(&hole).unwrap_err().kind(), Kind::Unsupported);

@@ -86,7 +86,9 @@ impl Group {
             next += 1;
             let dir = match fs::open(&path, flags, Mode::empty()) {
                 Err(Errno::NOENT | Errno::NODEV) => continue,
-                fd => fs::Dir::new(fd.call(|| format!("open({path:?})"))?).call(|| format!("open({path:?})"))?,
+                fd => {
+                    fs::Dir::new(fd.call(|| format!("open({path:?})"))?).call(|| format!("open({path:?})"))?
+                }
             };
             for entry in dir {
                 let entry = entry.call(|| format!("readdir({path:?})"))?;
@@ -105,7 +107,9 @@ impl Group {
         for path in self.tree()? {
             let Some(group) = Self::open(&path)? else { continue };
             match group.read_if_there("cgroup.procs") {
-                Ok(text) => pids.extend(text.unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok())),
+                Ok(text) => {
+                    pids.extend(text.unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()))
+                }
                 // A threaded cgroup lists threads only; its processes are listed above it.
                 Err(error) if error.errno() == Errno::OPNOTSUPP => {}
                 Err(error) => return Err(error),
@@ -167,7 +171,10 @@ fn remove_directory(path: &Path) -> Result<()> {
 pub fn wait_for(fd: impl AsFd, events: PollFlags, deadline: Instant) -> Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
         let mut fds = [PollFd::new(&fd, events)];
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) => return Ok(false),

@@ -114,9 +114,15 @@ impl Hierarchy {
     /// cgroup, on v2 from the one above (a cgroup with processes cannot give its controllers to children).
     pub(super) fn below(&self, path: &str) -> Result<RelPath> {
         let own = self.own.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(&self.own);
-        let base = if self.controllers.is_empty() { own.rsplit_once('/').map_or("", |(above, _)| above) } else { own };
+        let base = if self.controllers.is_empty() {
+            own.rsplit_once('/').map_or("", |(above, _)| above)
+        } else {
+            own
+        };
         let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
-        let invalid = |e| Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e);
+        let invalid = |e| {
+            Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e)
+        };
         let clean = RelPath::clamped(&whole).map_err(invalid)?;
         if clean.is_root() {
             let words = format!("linux.cgroupsPath: {path:?} is the root of the hierarchy");
@@ -154,7 +160,10 @@ fn unescape(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
+        let octal = tail
+            .get(..3)
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u8::from_str_radix(d, 8).ok());
         match (byte, octal) {
             (b'\\', Some(value)) => {
                 plain.push(value);
@@ -177,8 +186,17 @@ fn hides(upper: &Path, lower: &Path) -> bool {
 /// The controllers among a v1 mount's options; of the named hierarchies only systemd's, which others expect to find
 /// a container's processes in.
 fn v1_controllers(options: &str) -> Vec<String> {
-    const OTHERS: [&str; 9] =
-        ["rw", "ro", "noprefix", "clone_children", "xattr", "cpuset_v2_mode", "favordynmods", "nofavordynmods", "none"];
+    const OTHERS: [&str; 9] = [
+        "rw",
+        "ro",
+        "noprefix",
+        "clone_children",
+        "xattr",
+        "cpuset_v2_mode",
+        "favordynmods",
+        "nofavordynmods",
+        "none",
+    ];
     let is_controller = |option: &&str| {
         *option == "name=systemd" || !(option.contains('=') || OTHERS.contains(option) || option.is_empty())
     };

@@ -90,9 +90,15 @@ impl Handle {
         let reached = match (&self.unified, self.v1_group("freezer")) {
             (Some(group), _) => group.wait_event("frozen 1", deadline)?,
             (None, Some(group)) => self.wait_freezer(group, deadline)?,
-            (None, None) => return Err(Fault::new(Kind::Unsupported, "this host has no freezer for the container")),
+            (None, None) => {
+                return Err(Fault::new(Kind::Unsupported, "this host has no freezer for the container"));
+            }
         };
-        if reached { Ok(()) } else { Err(Fault::new(Kind::Unavailable, "unable to freeze: a process does not stop")) }
+        if reached {
+            Ok(())
+        } else {
+            Err(Fault::new(Kind::Unavailable, "unable to freeze: a process does not stop"))
+        }
     }
 
     /// Asks for it: by v2 where there is one. v1's freezer is thawed with it, as others may have frozen that.
@@ -104,7 +110,8 @@ impl Handle {
         if !frozen {
             return self.thaw_v1();
         }
-        self.v1_group("freezer").map_or(Ok(()), |group| group.write("freezer.state", "FROZEN").map_err(Fault::from))
+        self.v1_group("freezer")
+            .map_or(Ok(()), |group| group.write("freezer.state", "FROZEN").map_err(Fault::from))
     }
 
     fn thaw_v1(&self) -> Result<()> {
@@ -166,7 +173,8 @@ impl Handle {
                 return Err(error.into());
             }
             if Instant::now() >= deadline {
-                let words = format!("remove the container's cgroup: {} process(es) do not end", self.pids()?.len());
+                let words =
+                    format!("remove the container's cgroup: {} process(es) do not end", self.pids()?.len());
                 let hint = "a process may be waiting for a device or a network file system (state D in ps)";
                 return Err(Fault::new(Kind::Conflict, words).caused_by(error).hint(hint));
             }

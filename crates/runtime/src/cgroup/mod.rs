@@ -30,8 +30,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use group::Group;
-pub use host::{Host, Layout};
 use host::Hierarchy;
+pub use host::{Host, Layout};
 use setting::Setting;
 pub use stats::Stats;
 pub use v2::weight_of_shares;
@@ -142,7 +142,13 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     outcome.within(|| format!("make cgroup {path:?}"))
 }
 
-fn make_groups(host: &Host, path: &str, resources: &Resources, wish: Wish, made: &mut Made) -> Result<Handle> {
+fn make_groups(
+    host: &Host,
+    path: &str,
+    resources: &Resources,
+    wish: Wish,
+    made: &mut Made,
+) -> Result<Handle> {
     let mut handle = Handle { in_user_namespace: host.in_user_namespace, ..Handle::default() };
     for hierarchy in &host.v1 {
         if let Some(group) = optional(wish, made.group(hierarchy, path))? {
@@ -263,9 +269,9 @@ fn cannot_make(path: &Path, errno: Errno) -> Fault {
         Errno::ROFS | Errno::ACCESS | Errno::PERM => fault
             .with_kind(Kind::PermissionDenied)
             .hint("run as root, or have a cgroup delegated to this user (systemd: Delegate=yes)"),
-        Errno::AGAIN | Errno::NOSPC => {
-            fault.with_kind(Kind::Exhausted).hint("raise cgroup.max.descendants of the cgroups above, or remove some")
-        }
+        Errno::AGAIN | Errno::NOSPC => fault
+            .with_kind(Kind::Exhausted)
+            .hint("raise cgroup.max.descendants of the cgroups above, or remove some"),
         _ => fault,
     }
 }
@@ -274,8 +280,11 @@ fn cannot_make(path: &Path, errno: Errno) -> Fault {
 fn refuse_used(group: &Group) -> Result<()> {
     let processes = group.pids()?.len();
     if processes > 0 {
-        let words = format!("container's cgroup is not empty: {processes} process(es) found in {:?}", group.path());
-        return Err(Fault::new(Kind::Conflict, words).hint("choose another linux.cgroupsPath, or end the processes"));
+        let words =
+            format!("container's cgroup is not empty: {processes} process(es) found in {:?}", group.path());
+        return Err(
+            Fault::new(Kind::Conflict, words).hint("choose another linux.cgroupsPath, or end the processes")
+        );
     }
     if life::frozen(group)? {
         let words = format!("container's cgroup unexpectedly frozen: {:?}", group.path());
@@ -350,7 +359,10 @@ impl Handle {
     /// The failed write.
     pub fn add(&self, pid: i32) -> Result<()> {
         let join = |group: &Group| group.write("cgroup.procs", &pid.to_string());
-        self.groups().try_for_each(join).map_err(Fault::from).within(|| format!("move process {pid} into its cgroup"))
+        self.groups()
+            .try_for_each(join)
+            .map_err(Fault::from)
+            .within(|| format!("move process {pid} into its cgroup"))
     }
 
     /// Returns what the record keeps.
@@ -412,8 +424,10 @@ impl Handle {
     fn needed_of_v2(&self, resources: &Resources) -> Vec<&'static str> {
         let is_needed = |controller: &Controller| {
             let asked = v1::settings(*controller, resources).is_ok_and(|asked| !asked.is_empty());
-            let named = |name: &str| resources.unified.keys().any(|file| file.split('.').next() == Some(name));
-            self.v1_group(controller.v1_name()).is_none() && (asked || controller.v2_name().is_some_and(named))
+            let named =
+                |name: &str| resources.unified.keys().any(|file| file.split('.').next() == Some(name));
+            self.v1_group(controller.v1_name()).is_none()
+                && (asked || controller.v2_name().is_some_and(named))
         };
         Controller::ALL.iter().filter(|c| is_needed(c)).filter_map(|c| c.v2_name()).collect()
     }
@@ -449,7 +463,10 @@ impl Handle {
 
 fn no_home(controller: Controller, asked: &Setting) -> Fault {
     let name = controller.v1_name();
-    let words = format!("{}: cannot set {name} limit: this host has no {name} controller for containers", asked.field);
+    let words = format!(
+        "{}: cannot set {name} limit: this host has no {name} controller for containers",
+        asked.field
+    );
     Fault::new(Kind::Unsupported, words).hint(format!("leave the limit out, or mount the {name} controller"))
 }
 
@@ -457,7 +474,8 @@ fn no_home(controller: Controller, asked: &Setting) -> Fault {
 fn page_size(at: usize, size: &str) -> Result<&str> {
     let digits = size.trim_end_matches(|c: char| c.is_ascii_uppercase());
     let unit = &size[digits.len()..];
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) || !["KB", "MB", "GB"].contains(&unit) {
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) || !["KB", "MB", "GB"].contains(&unit)
+    {
         let words = format!("linux.resources.hugepageLimits[{at}].pageSize: {size:?} is no page size");
         return Err(Fault::new(Kind::InvalidInput, words).hint("write it as 64KB, 2MB or 1GB"));
     }

@@ -23,7 +23,11 @@ pub struct Setting {
 
 impl Setting {
     /// Makes a limit that must be written.
-    pub fn new(file: impl Into<Cow<'static, str>>, value: impl ToString, field: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(
+        file: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        field: impl Into<Cow<'static, str>>,
+    ) -> Self {
         let choices = vec![(file.into(), value.to_string())];
         Self { choices, field: field.into(), depends: false, may_lack: false }
     }
@@ -102,7 +106,9 @@ fn explain(group: &Group, setting: &Setting, choice: usize, error: Error) -> Fau
         kind => kind,
     };
     match cause {
-        Some((cause, hint)) => Fault::new(kind, words).caused_by(Fault::new(kind, cause).hint(hint).caused_by(fault)),
+        Some((cause, hint)) => {
+            Fault::new(kind, words).caused_by(Fault::new(kind, cause).hint(hint).caused_by(fault))
+        }
         None => Fault::new(kind, words).caused_by(fault),
     }
 }
@@ -137,7 +143,8 @@ fn usage(group: &Group) -> Option<(String, String)> {
 
 fn allowed(group: &Group) -> String {
     let above = group.path().parent().and_then(|path| Group::open(path).ok().flatten());
-    let read = |name: &str| above.as_ref().and_then(|g| g.read_if_there(name).ok().flatten()).unwrap_or_default();
+    let read =
+        |name: &str| above.as_ref().and_then(|g| g.read_if_there(name).ok().flatten()).unwrap_or_default();
     let either = |a: &str, b: &str| Some(read(a)).filter(|t| !t.trim().is_empty()).unwrap_or_else(|| read(b));
     format!(
         "allowed are processors {} and memory nodes {}",

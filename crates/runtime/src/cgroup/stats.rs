@@ -250,7 +250,8 @@ fn unified_stats(group: &Group, stats: &mut Stats) {
 
 fn key_values(group: &Group, file: &str) -> BTreeMap<String, u64> {
     let text = group.read_if_there(file).ok().flatten().unwrap_or_default();
-    let pair = |line: &str| line.split_once(' ').and_then(|(key, n)| Some((key.to_owned(), n.trim().parse().ok()?)));
+    let pair =
+        |line: &str| line.split_once(' ').and_then(|(key, n)| Some((key.to_owned(), n.trim().parse().ok()?)));
     text.lines().filter_map(pair).collect()
 }
 
@@ -376,7 +377,12 @@ fn v1_blkio_entries(text: &str) -> Vec<BlkioEntry> {
 fn blkio_entry(device: &str, op: &str, value: &str) -> Option<BlkioEntry> {
     let (major, minor) = device.split_once(':')?;
     let op = op.to_owned();
-    Some(BlkioEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op, value: value.parse().ok()? })
+    Some(BlkioEntry {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        op,
+        value: value.parse().ok()?,
+    })
 }
 
 fn v2_io(group: &Group) -> BlkioStats {
@@ -432,7 +438,9 @@ fn pressure(group: &Group, file: &str) -> Option<Pressure> {
     let text = group.read_if_there(file).ok().flatten()?;
     let line = |kind: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default();
-        let get = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap_or("0").to_owned();
+        let get = |key: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap_or("0").to_owned()
+        };
         PressureLine {
             avg10: get("avg10="),
             avg60: get("avg60="),

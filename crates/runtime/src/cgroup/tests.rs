@@ -26,7 +26,8 @@ fn memory(limit: Option<i64>, swap: Option<i64>) -> Resources {
 fn shares_become_weights_on_runcs_curve() {
     // The points that runc's own test names, and the curve between them as Python computes it.
     let low = [(0, 0), (1, 1), (2, 1), (3, 2), (64, 12), (128, 21), (512, 59), (1024, 100)];
-    let high = [(2048, 174), (10_240, 639), (65_536, 3023), (262_143, 10_000), (262_144, 10_000), (1 << 40, 10_000)];
+    let high =
+        [(2048, 174), (10_240, 639), (65_536, 3023), (262_143, 10_000), (262_144, 10_000), (1 << 40, 10_000)];
     for (shares, weight) in low.into_iter().chain(high) {
         assert_eq!(weight_of_shares(shares), weight, "{shares}");
     }
@@ -36,9 +37,24 @@ fn shares_become_weights_on_runcs_curve() {
 fn memory_and_swap() {
     let cases: &[(Option<i64>, Option<i64>, &[&str], &[&str])] = &[
         (Some(100), None, &["limit_in_bytes=100"], &["max=100"]),
-        (Some(100), Some(300), &["limit_in_bytes=100", "memsw.limit_in_bytes=300"], &["swap.max=200", "max=100"]),
-        (Some(100), Some(100), &["limit_in_bytes=100", "memsw.limit_in_bytes=100"], &["swap.max=0", "max=100"]),
-        (Some(100), Some(-1), &["memsw.limit_in_bytes=-1", "limit_in_bytes=100"], &["swap.max=max", "max=100"]),
+        (
+            Some(100),
+            Some(300),
+            &["limit_in_bytes=100", "memsw.limit_in_bytes=300"],
+            &["swap.max=200", "max=100"],
+        ),
+        (
+            Some(100),
+            Some(100),
+            &["limit_in_bytes=100", "memsw.limit_in_bytes=100"],
+            &["swap.max=0", "max=100"],
+        ),
+        (
+            Some(100),
+            Some(-1),
+            &["memsw.limit_in_bytes=-1", "limit_in_bytes=100"],
+            &["swap.max=max", "max=100"],
+        ),
         (Some(-1), None, &["memsw.limit_in_bytes=-1", "limit_in_bytes=-1"], &["swap.max=max", "max=max"]),
         (Some(-1), Some(50), &["limit_in_bytes=-1", "memsw.limit_in_bytes=50"], &["swap.max=50", "max=max"]),
         (None, Some(300), &["memsw.limit_in_bytes=300"], &["swap.max=100"]),
@@ -50,7 +66,8 @@ fn memory_and_swap() {
         assert_eq!(v1_told(&resources), named(on_v1), "v1 {limit:?} {swap:?}");
         assert_eq!(v2_told(&resources, &[("memory.max", "200\n")]), named(on_v2), "v2 {limit:?} {swap:?}");
     }
-    let fails = |resources: &Resources| v2::settings(Controller::Memory, resources, &|_| None).unwrap_err().chain();
+    let fails =
+        |resources: &Resources| v2::settings(Controller::Memory, resources, &|_| None).unwrap_err().chain();
     assert!(fails(&memory(None, Some(5))).contains("without linux.resources.memory.limit"));
     assert!(fails(&memory(Some(9), Some(5))).contains("less than"));
     let mut checked = memory(Some(50), None);
@@ -123,7 +140,12 @@ fn processes_devices_pages_and_networks() {
     );
     assert_eq!(
         v2_told(&resources, &[("io.bfq.weight", "default 100\n")]),
-        ["io.bfq.weight=500 | io.weight=4950", "io.bfq.weight=8:16 300", "io.max=8:0 rbps=1000", "io.max=8:0 wiops=20"]
+        [
+            "io.bfq.weight=500 | io.weight=4950",
+            "io.bfq.weight=8:16 300",
+            "io.max=8:0 rbps=1000",
+            "io.max=8:0 wiops=20"
+        ]
     );
     let pages = |size: &str| Resources {
         hugepage_limits: vec![HugepageLimit { page_size: size.to_owned(), limit: 9 }],

@@ -16,7 +16,9 @@ pub fn settings(controller: Controller, resources: &Resources) -> Result<Vec<Set
         Controller::Cpu => Ok(resources.cpu.as_ref().map(cpu).unwrap_or_default()),
         Controller::Pids => Ok(resources.pids.as_ref().map(pids).unwrap_or_default()),
         Controller::Io => Ok(resources.block_io.as_ref().map(block_io).unwrap_or_default()),
-        Controller::Hugetlb => resources.hugepage_limits.iter().enumerate().map(hugetlb).collect::<Result<Vec<_>>>().map(flat),
+        Controller::Hugetlb => {
+            resources.hugepage_limits.iter().enumerate().map(hugetlb).collect::<Result<Vec<_>>>().map(flat)
+        }
         Controller::Rdma => rdma(resources),
         Controller::NetClass => Ok(resources.network.as_ref().map(net_class).unwrap_or_default()),
         Controller::NetPriority => Ok(resources.network.as_ref().map(net_priority).unwrap_or_default()),
@@ -36,13 +38,16 @@ fn memory(memory: &Memory) -> Result<Vec<Setting>> {
     let mut settings = Vec::new();
     let limit = set(memory.limit);
     let swap = |value: i64| Setting::new("memory.memsw.limit_in_bytes", value, "linux.resources.memory.swap");
-    let limit = limit.map(|n| Setting::new("memory.limit_in_bytes", n, "linux.resources.memory.limit").depending());
+    let limit =
+        limit.map(|n| Setting::new("memory.limit_in_bytes", n, "linux.resources.memory.limit").depending());
     // Memory must never be above memory plus swap, neither before nor after.
     match (limit, set(memory.swap)) {
         // Memory without limit wants swap without limit; a kernel may count no swap.
         (Some(limit), None) if memory.limit == Some(-1) => settings.extend([swap(-1).if_there(), limit]),
         (Some(limit), Some(-1)) => settings.extend([swap(-1), limit]),
-        (limit, value) => settings.extend(limit.into_iter().chain(value.map(|value| swap(value).depending()))),
+        (limit, value) => {
+            settings.extend(limit.into_iter().chain(value.map(|value| swap(value).depending())))
+        }
     }
     if let Some(soft) = set(memory.reservation) {
         settings.push(Setting::new("memory.soft_limit_in_bytes", soft, "linux.resources.memory.reservation"));
@@ -68,7 +73,8 @@ fn cpu(cpu: &Cpu) -> Vec<Setting> {
     let mut settings = Vec::new();
     // Realtime first: a process that is realtime already could not join otherwise.
     if let Some(period) = set(cpu.realtime_period) {
-        settings.push(Setting::new("cpu.rt_period_us", period, "linux.resources.cpu.realtimePeriod").depending());
+        settings
+            .push(Setting::new("cpu.rt_period_us", period, "linux.resources.cpu.realtimePeriod").depending());
     }
     if let Some(runtime) = set(cpu.realtime_runtime) {
         settings.push(Setting::new("cpu.rt_runtime_us", runtime, "linux.resources.cpu.realtimeRuntime"));
@@ -81,7 +87,9 @@ fn cpu(cpu: &Cpu) -> Vec<Setting> {
         settings.push(Setting::new("cpu.cfs_period_us", period, "linux.resources.cpu.period").depending());
     }
     if let Some(burst) = cpu.burst {
-        settings.push(Setting::new("cpu.cfs_burst_us", burst, "linux.resources.cpu.burst").depending().if_there());
+        settings.push(
+            Setting::new("cpu.cfs_burst_us", burst, "linux.resources.cpu.burst").depending().if_there(),
+        );
     }
     if let Some(quota) = set(cpu.quota) {
         settings.push(Setting::new("cpu.cfs_quota_us", quota, "linux.resources.cpu.quota"));
@@ -110,7 +118,10 @@ pub fn pids_value(limit: i64) -> String {
 }
 
 fn pids(pids: &Pids) -> Vec<Setting> {
-    pids.limit.map(|n| Setting::new("pids.max", pids_value(n), "linux.resources.pids.limit")).into_iter().collect()
+    pids.limit
+        .map(|n| Setting::new("pids.max", pids_value(n), "linux.resources.pids.limit"))
+        .into_iter()
+        .collect()
 }
 
 fn block_io(io: &BlockIo) -> Vec<Setting> {
@@ -127,7 +138,9 @@ fn block_io(io: &BlockIo) -> Vec<Setting> {
         if let Some(weight) = set(device.weight) {
             let field = format!("linux.resources.blockIO.weightDevice[{at}].weight");
             let value = format!("{name} {weight}");
-            settings.push(Setting::new("blkio.weight_device", &value, field).or("blkio.bfq.weight_device", &value));
+            settings.push(
+                Setting::new("blkio.weight_device", &value, field).or("blkio.bfq.weight_device", &value),
+            );
         }
         if let Some(weight) = set(device.leaf_weight) {
             let field = format!("linux.resources.blockIO.weightDevice[{at}].leafWeight");

@@ -16,7 +16,9 @@ pub type Current<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn settings(controller: Controller, resources: &Resources, current: Current<'_>) -> Result<Vec<Setting>> {
     match controller {
         Controller::Cpuset => Ok(resources.cpu.as_ref().map(cpuset).unwrap_or_default()),
-        Controller::Memory => resources.memory.as_ref().map_or_else(|| Ok(Vec::new()), |m| memory(m, current)),
+        Controller::Memory => {
+            resources.memory.as_ref().map_or_else(|| Ok(Vec::new()), |m| memory(m, current))
+        }
         Controller::Cpu => Ok(resources.cpu.as_ref().map(|c| cpu(c, current)).unwrap_or_default()),
         Controller::Pids => {
             let limit = resources.pids.as_ref().and_then(|pids| pids.limit);
@@ -25,7 +27,8 @@ pub fn settings(controller: Controller, resources: &Resources, current: Current<
         }
         Controller::Io => Ok(resources.block_io.as_ref().map(|io| block_io(io, current)).unwrap_or_default()),
         Controller::Hugetlb => {
-            let limits = resources.hugepage_limits.iter().enumerate().map(hugetlb).collect::<Result<Vec<_>>>()?;
+            let limits =
+                resources.hugepage_limits.iter().enumerate().map(hugetlb).collect::<Result<Vec<_>>>()?;
             Ok(limits.into_iter().flatten().collect())
         }
         Controller::Rdma => rdma(resources),
@@ -58,14 +61,19 @@ fn io_weight(weight: u16) -> u64 {
 /// The value of `memory.swap.max`: v1 and the specification limit memory plus swap, v2 swap alone.
 fn swap_alone(limit: Option<i64>, swap: Option<i64>, current: Current<'_>) -> Result<Option<String>> {
     let known = || current("memory.max").and_then(|text| text.trim().parse().ok());
-    let invalid = |words: &str| Err(Fault::new(Kind::InvalidInput, format!("linux.resources.memory.swap: {words}")));
+    let invalid =
+        |words: &str| Err(Fault::new(Kind::InvalidInput, format!("linux.resources.memory.swap: {words}")));
     let alone = match (limit, swap) {
         (Some(-1), None) | (_, Some(-1)) => return Ok(Some("max".to_owned())),
         (_, None) => return Ok(None),
         (Some(-1), Some(swap)) => swap,
         (limit, Some(swap)) => match limit.or_else(known) {
-            None => return invalid("memory plus swap cannot be limited without linux.resources.memory.limit"),
-            Some(limit) if swap < limit => return invalid("memory plus swap is less than linux.resources.memory.limit"),
+            None => {
+                return invalid("memory plus swap cannot be limited without linux.resources.memory.limit");
+            }
+            Some(limit) if swap < limit => {
+                return invalid("memory plus swap is less than linux.resources.memory.limit");
+            }
             Some(limit) => swap - limit,
         },
     };
@@ -100,10 +108,13 @@ fn memory(memory: &Memory, current: Current<'_>) -> Result<Vec<Setting>> {
 }
 
 fn check_usage(limit: Option<i64>, swap: Option<i64>, current: Current<'_>) -> Result<()> {
-    let Some(usage) = current("memory.current").and_then(|text| text.trim().parse::<i64>().ok()) else { return Ok(()) };
+    let Some(usage) = current("memory.current").and_then(|text| text.trim().parse::<i64>().ok()) else {
+        return Ok(());
+    };
     for (name, field, value) in [("memory+swap", "swap", swap), ("memory", "limit", limit)] {
         if let Some(value) = value.filter(|value| *value > 0 && *value <= usage) {
-            let words = format!("linux.resources.memory.{field}: rejecting {name} limit {value} <= usage {usage}");
+            let words =
+                format!("linux.resources.memory.{field}: rejecting {name} limit {value} <= usage {usage}");
             return Err(Fault::new(Kind::Conflict, words));
         }
     }
@@ -217,7 +228,8 @@ pub fn give_controllers(mount: &Group, path: &RelPath, wanted: Option<&[&str]>) 
         let given = group.read_if_there("cgroup.subtree_control")?.unwrap_or_default();
         let is_wanted = |name: &&str| wanted.is_none_or(|wanted| wanted.contains(name));
         let is_given = |name: &str| given.split_whitespace().any(|other| other == name);
-        let lacking: Vec<&str> = there.split_whitespace().filter(is_wanted).filter(|name| !is_given(name)).collect();
+        let lacking: Vec<&str> =
+            there.split_whitespace().filter(is_wanted).filter(|name| !is_given(name)).collect();
         if !lacking.is_empty() {
             let all = lacking.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
             if group.write("cgroup.subtree_control", &all).is_err() {

@@ -13,6 +13,8 @@
 //!
 //! x32 calls are looked up in the same ranges as x86_64's below 512, where both have the same calls under the same
 //! numbers; a number that only x86_64 has is unknown to x32 and the kernel answers `ENOSYS` whatever the filter says.
+//! What is newer than the profile for x86_64 is so for x32, too, below 512; and arguments have 64 bits, where
+//! libseccomp looks at 32 (the kernel hands all of them on).
 
 mod arguments;
 mod docker;

@@ -26,6 +26,12 @@ pub fn find(name: &str) -> Option<Numbers> {
     Some(Numbers { x86_64: number(x86_64), x86: number(x86), x32: number(x32) })
 }
 
+/// Lists the names.
+#[cfg(test)]
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.0)
+}
+
 /// Tells the call that i386's socketcall(2) (`102`) or ipc(2) (`117`) takes as its first argument for `name`:
 /// the multiplexer's number and the argument. A rule for the call must hold for both ways into the kernel.
 pub fn multiplexed(name: &str) -> Option<(u32, u32)> {

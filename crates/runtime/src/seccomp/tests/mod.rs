@@ -1,16 +1,18 @@
+mod oracle;
+
 use super::*;
 use bale_spec::runtime::{SeccompArg, SyscallRule};
 
 /// What a program is asked about.
 #[derive(Clone, Copy, Debug, Default)]
-struct Data {
-    number: u32,
-    architecture: u32,
-    args: [u64; 6],
+pub(crate) struct Data {
+    pub number: u32,
+    pub architecture: u32,
+    pub args: [u64; 6],
 }
 
 /// Runs a program as the kernel would; also counts the steps.
-fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
+pub(crate) fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
     let word = |offset: u32| match offset {
         0 => data.number,
         4 => data.architecture,
