@@ -209,6 +209,12 @@ pub fn duration(seconds: i64) -> String {
 pub struct Paint(bool);
 
 impl Paint {
+    /// No colour.
+    #[cfg(test)]
+    pub const fn none() -> Self {
+        Self(false)
+    }
+
     /// Asks standard output: a terminal gets colour, unless `NO_COLOR` is set (no-color.org) or `TERM` is `dumb`.
     #[must_use]
     pub fn stdout() -> Self {

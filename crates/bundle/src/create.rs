@@ -79,6 +79,14 @@ pub fn create(
     draft.publish().within(within)
 }
 
+/// Checks that a bundle could be made at `path`.
+///
+/// # Errors
+/// As [`create`].
+pub fn check_place(path: &Path) -> Result<()> {
+    Place::find(path).within(|| format!("make the bundle {path:?}")).map(|_| ())
+}
+
 fn fill(
     draft: &Draft<'_>,
     source: Source<'_>,

@@ -100,7 +100,8 @@ impl Engine {
         Ok(Created { container: draft.finish()?, remarks })
     }
 
-    fn find_or_pull(
+    /// Finds the image, or pulls it as the options say.
+    pub(crate) fn find_or_pull(
         &self,
         name: &str,
         options: &CreateOptions,
