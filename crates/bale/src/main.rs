@@ -22,7 +22,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let called_as = arguments.first().and_then(|a| std::path::Path::new(a).file_name()?.to_str()).unwrap_or("bale");
+    let called_as =
+        arguments.first().and_then(|a| std::path::Path::new(a).file_name()?.to_str()).unwrap_or("bale");
     match called_as {
         "runc" | "crun" | "bale-runc" => return runc::main(called_as, &arguments[1..]),
         _ => {}

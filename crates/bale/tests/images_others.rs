@@ -98,7 +98,8 @@ fn write_context(dir: &Path) {
     write("kinds/capable", 0o755, "#!/bin/sh\n");
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(root.join("kinds/capable"), "security.capability", &capability, flags).expect("setxattr");
+    rustix::fs::setxattr(root.join("kinds/capable"), "security.capability", &capability, flags)
+        .expect("setxattr");
     // The second layer removes, hides, replaces and links across layers.
     let second = "rm -r /gone && rm -r /opaque && mkdir /opaque && echo new >/opaque/new && \
         rm /kinds/relative && mkdir /kinds/relative && echo x >/kinds/relative/x && \

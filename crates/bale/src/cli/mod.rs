@@ -45,7 +45,13 @@ use each::each;
 
 /// Image name to running container, in one binary.
 #[derive(Parser)]
-#[command(name = "bale", version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "bale",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// Directory of images, containers and volumes
     #[arg(long, global = true, env = "BALE_ROOT", default_value = "/var/lib/bale", value_name = "DIR")]

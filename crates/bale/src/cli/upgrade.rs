@@ -33,7 +33,8 @@ pub struct Args {
 pub fn run(args: Args, _context: &Context) -> Result<ExitCode> {
     let options = Options { faithful: args.faithful, harden: args.harden };
     let outcome = if args.dry_run {
-        bale_bundle::upgrade::convert(&args.bundle, options)?.map_or(Upgraded::Current, |c| Upgraded::Converted(c.into()))
+        bale_bundle::upgrade::convert(&args.bundle, options)?
+            .map_or(Upgraded::Current, |c| Upgraded::Converted(c.into()))
     } else {
         upgrade(&args.bundle, options)?
     };
