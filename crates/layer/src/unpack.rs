@@ -83,7 +83,7 @@ pub fn unpack<R: Read + Send>(
         let source = thread.spawn_scoped(scope, || source.run()).within(|| "start a thread")?;
         let diff = expected_diff_id.map_or(Algorithm::Sha256, |d| d.algorithm());
         let sink = Sink { hasher: Hasher::new(diff), size: 0, reader: Reader::new(limits.clone()) };
-        let sink = sink.run(archive, &give_back, writer);
+        let sink = sink.run(archive, give_back, writer);
         let blob = source
             .join()
             .unwrap_or_else(|_| Err(Stop::Failed(Fault::new(Kind::Internal, "a thread panicked"))));
@@ -315,7 +315,7 @@ impl Sink {
     fn run(
         mut self,
         archive: Receiver<Piece>,
-        give_back: &Sender<Vec<u8>>,
+        give_back: Sender<Vec<u8>>,
         writer: &mut dyn LayerWriter,
     ) -> Result<Self, Stop> {
         for piece in archive {

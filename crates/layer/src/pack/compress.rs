@@ -22,7 +22,7 @@ pub(super) fn pipeline<W: Write + Send>(
     let (filled, pieces) = sync_channel(BUFFERS);
     let (give_back, empty) = channel();
     thread::scope(|scope| {
-        let sink = || compress(options, out, pieces, &give_back);
+        let sink = move || compress(options, out, pieces, give_back);
         let sink = thread::Builder::new().name("bale-deflate".into()).spawn_scoped(scope, sink);
         let sink = sink.within(|| "start a thread")?;
         let mut pieces = Pieces {
@@ -128,7 +128,7 @@ fn compress<W: Write>(
     options: &PackOptions,
     out: W,
     pieces: Receiver<Vec<u8>>,
-    give_back: &Sender<Vec<u8>>,
+    give_back: Sender<Vec<u8>>,
 ) -> Result<Counted<W>> {
     let counted = Counted { out, hasher: new_hasher(), size: 0 };
     let mut encoder = Encoder::new(options, counted).within(|| "start the compression")?;
