@@ -114,7 +114,8 @@ pub fn wait(pidfd: impl AsFd) -> Result<Ended> {
 /// `ECHILD` when it is no child of this process.
 pub fn try_wait(pidfd: impl AsFd) -> Result<Option<Ended>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).call(|| "waitid(P_PIDFD, WNOHANG)")?;
+    let status =
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).call(|| "waitid(P_PIDFD, WNOHANG)")?;
     Ok(status.map(|status| ended(&status)))
 }
 
@@ -258,15 +259,24 @@ pub fn spawn_detached<S: AsRef<OsStr>>(
     fds: &[(OwnedFd, RawFd)],
 ) -> Result<i32> {
     let argv = Argv::new(argv)?;
-    let env = Argv::new(std::env::vars_os().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).map(os_string))?;
-    let null = rustix::fs::open(c"/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .call(|| "open(\"/dev/null\")")?;
+    let env = Argv::new(
+        std::env::vars_os().map(|(k, v)| [k.as_bytes(), b"=", v.as_bytes()].concat()).map(os_string),
+    )?;
+    let null = rustix::fs::open(
+        c"/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .call(|| "open(\"/dev/null\")")?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2")?;
     // What the targets would overwrite is first moved above all of them.
     let above = fds.iter().map(|(_, target)| target + 1).max().unwrap_or(3).max(3);
     let high = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, above).call(|| "fcntl(F_DUPFD_CLOEXEC)");
     let exe = rustix::io::fcntl_dupfd_cloexec(exe, above).call(|| "fcntl(F_DUPFD_CLOEXEC)")?;
-    let writer = high(&writer)?;
+    let low = writer;
+    let writer = high(&low)?;
+    // Both ends of this process must be closed for the end of the answer to be seen.
+    drop(low);
     let null = high(&null)?;
     let mut placed: Vec<(OwnedFd, RawFd)> = Vec::with_capacity(fds.len());
     for (fd, target) in fds {
