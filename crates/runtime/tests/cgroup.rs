@@ -1,5 +1,7 @@
 //! Cgroups of the host, as root: v1 and v2 hierarchies, real processes.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -195,7 +197,9 @@ fn removing_ends_what_is_left_and_what_is_below() {
     assert!(
         scratch.handle.record().v1.values().chain(&scratch.handle.record().unified).all(|dir| !dir.exists())
     );
-    children.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+    for child in &mut children {
+        child.wait().unwrap();
+    }
     scratch.handle.remove().unwrap();
     assert!(scratch.handle.pids().unwrap().is_empty() && scratch.handle.oom_kills().unwrap() == 0);
     scratch.handle.kill_all().unwrap();

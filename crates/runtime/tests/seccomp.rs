@@ -1,5 +1,7 @@
 //! Filters in the kernel. A filter is the thread's that loads it, so each test loads it in a thread of its own.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::time::{Duration, Instant};
 
 use bale_runtime::seccomp::{compile, docker_default};

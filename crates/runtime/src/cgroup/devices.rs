@@ -134,16 +134,16 @@ pub fn lines(rules: &[Rule]) -> Result<Vec<Line>> {
     let mut lines = vec![(if allowing { "devices.allow" } else { "devices.deny" }, "a".to_owned())];
     for (at, rule) in rest.iter().enumerate() {
         // A rule that takes away from what single rules added must meet these rules exactly.
-        if rule.allow == allowing {
-            if let Some(wider) = rest[..at].iter().find(|other| other.allow != allowing && cuts(rule, other))
-            {
-                let words = format!(
-                    "linux.resources.devices: cgroup v1 cannot take {:?} out of {:?} (cannot punch hole in existing wildcard rule)",
-                    line(rule),
-                    line(wider)
-                );
-                return Err(Fault::new(Kind::Unsupported, words).hint("name the devices one by one instead"));
-            }
+        let is_wider = |other: &&Rule| other.allow != allowing && cuts(rule, other);
+        if rule.allow == allowing
+            && let Some(wider) = rest[..at].iter().find(is_wider)
+        {
+            let (narrow, wide) = (line(rule), line(wider));
+            let words = format!(
+                "linux.resources.devices: cgroup v1 cannot take {narrow:?} out of {wide:?} \
+                 (cannot punch hole in existing wildcard rule)"
+            );
+            return Err(Fault::new(Kind::Unsupported, words).hint("name the devices one by one instead"));
         }
         lines.push((if rule.allow { "devices.allow" } else { "devices.deny" }, line(rule)));
     }
@@ -186,6 +186,7 @@ const MOVE_REGISTER: u8 = 0xbc; // ALU | MOV | X
 const AND: u8 = 0x54; // ALU | AND | K
 const SHIFT_RIGHT: u8 = 0x74; // ALU | RSH | K
 const JUMP_UNEQUAL: u8 = 0x56; // JMP32 | JNE | K
+const JUMP_EQUAL: u8 = 0x16; // JMP32 | JEQ | K
 const EXIT: u8 = 0x95; // JMP | EXIT
 const KIND_BLOCK: i32 = 1;
 const KIND_CHAR: i32 = 2;
@@ -249,8 +250,6 @@ fn block(rule: &Rule) -> Vec<Instruction> {
     block.extend(body);
     block
 }
-
-const JUMP_EQUAL: u8 = 0x16; // JMP32 | JEQ | K
 
 /// Puts the program on a v2 cgroup, in place of those that are there.
 ///

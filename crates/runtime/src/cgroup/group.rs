@@ -108,7 +108,7 @@ impl Group {
             let Some(group) = Self::open(&path)? else { continue };
             match group.read_if_there("cgroup.procs") {
                 Ok(text) => {
-                    pids.extend(text.unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()))
+                    pids.extend(text.unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
                 }
                 // A threaded cgroup lists threads only; its processes are listed above it.
                 Err(error) if error.errno() == Errno::OPNOTSUPP => {}

@@ -337,6 +337,7 @@ pub fn open_to_join(record: &bale_record::Cgroup, below: Option<&str>) -> Result
 impl Handle {
     /// Returns the directory for `CLONE_INTO_CGROUP`; none without a v2 hierarchy.
     #[must_use]
+    #[allow(clippy::wrong_self_convention)] // the kernel's words
     pub fn into_cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
     }

@@ -23,6 +23,7 @@ pub struct Setting {
 
 impl Setting {
     /// Makes a limit that must be written.
+    #[allow(clippy::needless_pass_by_value)] // most values are numbers
     pub fn new(
         file: impl Into<Cow<'static, str>>,
         value: impl ToString,
@@ -33,7 +34,8 @@ impl Setting {
     }
 
     /// Adds a file to write when the ones before do not exist.
-    pub fn or(mut self, file: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value)] // as in `new`
+    pub fn or(mut self, file: impl Into<Cow<'static, str>>, value: impl std::fmt::Display) -> Self {
         self.choices.push((file.into(), value.to_string()));
         self
     }

@@ -1,3 +1,5 @@
+#![allow(clippy::type_complexity)]
+
 use super::*;
 use bale_spec::runtime::{
     BlockIo, Cpu, HugepageLimit, Memory, Network, Pids, Rdma, ThrottleDevice, WeightDevice,

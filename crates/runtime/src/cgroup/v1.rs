@@ -46,7 +46,7 @@ fn memory(memory: &Memory) -> Result<Vec<Setting>> {
         (Some(limit), None) if memory.limit == Some(-1) => settings.extend([swap(-1).if_there(), limit]),
         (Some(limit), Some(-1)) => settings.extend([swap(-1), limit]),
         (limit, value) => {
-            settings.extend(limit.into_iter().chain(value.map(|value| swap(value).depending())))
+            settings.extend(limit.into_iter().chain(value.map(|value| swap(value).depending())));
         }
     }
     if let Some(soft) = set(memory.reservation) {

@@ -1,3 +1,5 @@
+#![allow(clippy::type_complexity)]
+
 mod oracle;
 
 use super::*;
@@ -19,7 +21,7 @@ pub(crate) fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
         8 | 12 => 0,
         _ => {
             let arg = data.args[(offset as usize - 16) / 8];
-            if offset % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+            if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
         }
     };
     let (mut accumulator, mut at, mut steps) = (0_u32, 0_usize, 0);
