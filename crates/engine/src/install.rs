@@ -150,8 +150,10 @@ impl Install<'_> {
         if self.store.has_blob(&job.blob.digest, Some(job.blob.size)) {
             let kept = self.store.open_blob(&job.blob.digest)?;
             match self.unpack_from(Box::new(kept), None, job, news) {
-                // A power cut has damaged the blob: it is fetched anew.
-                Err(fault) if fault.kind() == Kind::Corrupt => self.store.discard_blob(&job.blob.digest)?,
+                // A power cut has damaged the blob: it is fetched anew. A sound one will not get better.
+                Err(fault) if fault.kind() == Kind::Corrupt && !self.store.is_blob_sound(&job.blob.digest)? => {
+                    self.store.discard_blob(&job.blob.digest)?;
+                }
                 other => return other,
             }
         }

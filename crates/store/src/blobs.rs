@@ -1,7 +1,7 @@
 //! Content by digest: nothing is visible before it is whole and verified.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::Digest;
@@ -177,6 +177,22 @@ impl Store {
             return Err(Fault::new(Kind::Corrupt, words).hint("pull the image again"));
         }
         Ok(bytes)
+    }
+
+    /// Hashes a blob of any length: tells a damaged one from one that was never right.
+    ///
+    /// # Errors
+    /// `NotFound`; the failed read.
+    pub fn is_blob_sound(&self, digest: &Digest) -> Result<bool> {
+        let mut file = self.open_blob(digest)?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer).within(|| format!("read blob {digest}"))? {
+                0 => return Ok(hasher.finish() == *digest),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
     }
 
     /// Removes a blob that was found damaged, so that it is fetched again.
