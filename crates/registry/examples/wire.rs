@@ -1,26 +1,30 @@
-//! Tries the client by hand: `wire resolve|pull|push REFERENCE`.
+//! Tries the client by hand: `wire resolve|pull|push|tags REFERENCE`.
 #![allow(clippy::print_stdout)]
 
 use std::io::Read;
 use std::time::Instant;
 
-use bale_fault::{Context, Result};
+use bale_fault::{Context, Fault, Kind, Result};
 use bale_registry::{Client, Settings};
 use bale_spec::image::{Descriptor, Document, media_type};
 use bale_spec::{Digest, Reference};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Err(fault) = run(&arguments) {
+    let [verb, reference] = arguments.as_slice() else {
+        return println!("wire resolve|pull|push|tags REFERENCE");
+    };
+    if let Err(fault) = run(verb, reference) {
         println!("{}\nhint: {}", fault.chain(), fault.innermost_hint().unwrap_or("none"));
     }
 }
 
-fn run(arguments: &[String]) -> Result<()> {
+fn run(verb: &str, reference: &str) -> Result<()> {
     let client = Client::new(Settings::from_env())?;
-    let Ok(reference) = arguments[1].parse::<Reference>() else { return Ok(()) };
+    let reference: Reference =
+        reference.parse().map_err(|e| Fault::new(Kind::InvalidInput, "read the name").caused_by(e))?;
     let start = Instant::now();
-    match arguments[0].as_str() {
+    match verb {
         "push" => push(&client, &reference)?,
         "tags" => println!("{:?}", client.tags(&reference)?),
         verb => {

@@ -323,7 +323,7 @@ async fn refused(session: &Session, request: &TokenRequest<'_>, answer: Answer) 
     let is_about_rights = matches!(answer.status.as_u16(), 400 | 401 | 403);
     let trouble = session.refused(Refusal::of(answer).await);
     if has_credential && is_about_rights {
-        let words = format!("the stored user name or password for {} was not accepted", session.registry);
+        let words = format!("the user name or password for {} was not accepted", session.registry);
         return trouble.within(words);
     }
     trouble

@@ -144,9 +144,10 @@ pub(crate) fn push(
     loop {
         match push_once(client, &session, &repository, blob, open, mount_from) {
             Ok(pushed) => return Ok(pushed),
+            // The wish for a mount alone can be refused: no right to the other repository, or no mounts at all.
+            Err(_) if mount_from.is_some() => mount_from = None,
             Err(trouble) => patience = Some(pause(client, &session, patience.take(), trouble)?),
         }
-        mount_from = None;
     }
 }
 

@@ -110,9 +110,21 @@ impl Session {
         );
         let refusal = Refusal::of(answer).await;
         match self.authorizer.authorize(self, &challenges, &ask.scope, known.as_ref()).await? {
-            Some(authorization) => self.follow(&mut ask, Some(authorization)).await,
+            Some(authorization) => {
+                let answer = self.follow(&mut ask, Some(authorization.clone())).await?;
+                self.judge(answer, &authorization).await
+            }
             None => Err(self.refused(refusal)),
         }
+    }
+
+    /// Says of a second 401 that it was the name or password, when those were sent.
+    async fn judge(&self, answer: Answer, authorization: &HeaderValue) -> Result<Answer, Trouble> {
+        if answer.status != StatusCode::UNAUTHORIZED || !authorization.as_bytes().starts_with(b"Basic ") {
+            return Ok(answer);
+        }
+        let trouble = self.refused(Refusal::of(answer).await);
+        Err(trouble.within(format!("the user name or password for {} was not accepted", self.registry)))
     }
 
     /// Sends `ask` and insists on one of `wanted`.

@@ -31,6 +31,12 @@ fn a_blob_is_looked_for_mounted_or_uploaded() {
         Pushed::Uploaded
     );
     assert_eq!(registry.lines().iter().filter(|line| line.starts_with("POST /v2/d/")).count(), 1);
+    registry.trick("POST", "/v2/e/", 1, Trick::Answer(403, vec![], vec![]));
+    let fourth = format!("{}/e:1", registry.host()).parse().unwrap();
+    assert_eq!(
+        client.push_blob(&fourth, &blob, &|| reader_of(&bytes), Some("a/b")).unwrap(),
+        Pushed::Uploaded
+    );
     let empty = Descriptor::of(media_type::LAYER_TAR, b"");
     assert_eq!(client.push_blob(&reference, &empty, &|| reader_of(b""), None).unwrap(), Pushed::Uploaded);
 }

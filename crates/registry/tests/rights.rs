@@ -256,6 +256,7 @@ fn login_checks_what_it_is_given() {
         client().login(&registry.host(), &basic()).unwrap();
         let fault = client().login(&registry.host(), &wrong).unwrap_err();
         assert_eq!(fault.kind(), Kind::PermissionDenied);
+        assert!(fault.chain().starts_with("the user name or password for 127.0.0.1:"), "{fault:?}");
         assert!(!format!("{fault:?}").contains("wrong"));
     }
 }
