@@ -129,6 +129,7 @@ pub fn compile(profile: &Seccomp) -> Result<Program> {
     let rules = rules::resolve(profile)?;
     let architectures = Architectures::new(profile)?;
     let flags = flags(profile, &rules)?;
+    let rules: Vec<Known<'_>> = rules.iter().map(Known::new).collect();
     let mut compiler =
         Compiler { graph: Graph::default(), rules: &rules, default, newer: newer(profile, default) };
     let root = compiler.root(architectures)?;
@@ -246,9 +247,21 @@ impl Calls {
     }
 }
 
+/// A rule with the numbers of its calls; names that no table knows are passed over, as runc does.
+struct Known<'a> {
+    rule: &'a Rule<'a>,
+    numbers: Vec<syscalls::Numbers>,
+}
+
+impl<'a> Known<'a> {
+    fn new(rule: &'a Rule<'a>) -> Self {
+        Self { rule, numbers: rule.names.iter().filter_map(|name| syscalls::find(name)).collect() }
+    }
+}
+
 struct Compiler<'a> {
     graph: Graph,
-    rules: &'a [Rule<'a>],
+    rules: &'a [Known<'a>],
     default: u32,
     newer: u32,
 }
@@ -289,9 +302,9 @@ impl Compiler<'_> {
 
     fn calls(&self, number: impl Fn(syscalls::Numbers) -> Option<u32>) -> Result<Calls> {
         let mut calls = Calls::default();
-        for rule in self.rules {
-            for number in rule.names.iter().filter_map(|name| syscalls::find(name).and_then(&number)) {
-                calls.add(number, rule, self.default, Clone::clone);
+        for known in self.rules {
+            for number in known.numbers.iter().copied().filter_map(&number) {
+                calls.add(number, known.rule, self.default, Clone::clone);
             }
         }
         if calls.conditional >= MOST_CONDITIONAL { Err(too_large()) } else { Ok(calls) }
@@ -299,7 +312,7 @@ impl Compiler<'_> {
 
     fn x86_calls(&self) -> Result<Calls> {
         let mut calls = self.calls(|numbers| numbers.x86)?;
-        for rule in self.rules {
+        for Known { rule, .. } in self.rules {
             for (multiplexer, call) in rule.names.iter().filter_map(|name| syscalls::multiplexed(name)) {
                 calls.add(multiplexer, rule, self.default, |rule| through_multiplexer(rule, call));
             }
