@@ -71,11 +71,14 @@ const SECCOMP_GET_ACTION_AVAIL: libc::c_ulong = 2;
 /// listener exists already, `ESRCH`/`ECANCELED` when TSYNC fails (the return value is then a thread's id).
 pub fn load(program: &[Instruction], flags: Flags) -> rustix::io::Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
-    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
+    let fprog =
+        libc::sock_fprog { len: length, filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
     let operation = SECCOMP_SET_MODE_FILTER;
     // SAFETY: `fprog` points to `length` initialized instructions of the kernel's layout (`repr(C)`, checked below);
     // both live until the call returns, and the kernel copies and never writes them.
-    let answer = unsafe { libc::syscall(libc::SYS_seccomp, operation, flags.bits() as libc::c_ulong, &raw const fprog) };
+    let answer = unsafe {
+        libc::syscall(libc::SYS_seccomp, operation, flags.bits() as libc::c_ulong, &raw const fprog)
+    };
     match answer {
         0 => Ok(None),
         -1 => Err(last_errno()),
@@ -92,7 +95,9 @@ pub fn load(program: &[Instruction], flags: Flags) -> rustix::io::Result<Option<
 #[must_use]
 pub fn action_available(action: u32) -> bool {
     // SAFETY: the kernel reads four bytes from a live local.
-    unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0 as libc::c_ulong, &raw const action) == 0 }
+    unsafe {
+        libc::syscall(libc::SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0 as libc::c_ulong, &raw const action) == 0
+    }
 }
 
 /// Tells whether the kernel knows the flags: it looks at them before it looks at the program.
