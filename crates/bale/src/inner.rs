@@ -5,6 +5,7 @@
 //! | `@supervise` | the engine, sealed and detached | the process that keeps one container |
 //! | `@remove --dir DIR` | the supervisor, by becoming it | removes a container that was to go at its end |
 //! | `@clean --dir DIR` | the engine | does what a supervisor that was killed would have done |
+//! | `@sync --dir ROOT` | a pull | makes layers of earlier pulls durable |
 //! | `@init -- ARGS…` | the runtime, as pid 1 of a container | reaps orphans and passes signals on (`--init`) |
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ pub fn main(role: &str, arguments: &[OsString]) -> ExitCode {
         "@supervise" => supervise(arguments),
         "@remove" => directory(arguments).and_then(|dir| bale_engine::Engine::remove_ended(&dir)),
         "@clean" => directory(arguments).and_then(|dir| clean(&dir)),
+        "@sync" => directory(arguments).and_then(|root| bale_engine::Engine::open(&root)?.make_durable()),
         "@init" => return crate::init::main(arguments),
         _ => Err(Fault::new(Kind::InvalidInput, format!("no inner role {role:?}"))),
     };

@@ -151,7 +151,9 @@ impl Install<'_> {
             let kept = self.store.open_blob(&job.blob.digest)?;
             match self.unpack_from(Box::new(kept), None, job, news) {
                 // A power cut has damaged the blob: it is fetched anew. A sound one will not get better.
-                Err(fault) if fault.kind() == Kind::Corrupt && !self.store.is_blob_sound(&job.blob.digest)? => {
+                Err(fault)
+                    if fault.kind() == Kind::Corrupt && !self.store.is_blob_sound(&job.blob.digest)? =>
+                {
                     self.store.discard_blob(&job.blob.digest)?;
                 }
                 other => return other,

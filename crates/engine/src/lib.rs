@@ -7,6 +7,7 @@ mod client;
 mod container;
 mod copy;
 mod create;
+mod durable;
 mod exec;
 mod host;
 mod image;

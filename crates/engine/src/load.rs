@@ -85,6 +85,7 @@ impl Engine {
         drop(ingest);
         drop(hold);
         store.collect_if_wanted(&|| self.manifests_in_use())?;
+        self.make_durable_soon(&store);
         Ok(loaded)
     }
 }

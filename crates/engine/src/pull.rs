@@ -82,6 +82,9 @@ impl Engine {
         let pulled = self.pull_into(&store, reference, options, progress);
         let pulled = pulled.within(|| format!("pull {}", reference.familiar()))?;
         store.collect_if_wanted(&|| self.manifests_in_use())?;
+        if pulled.changed {
+            self.make_durable_soon(&store);
+        }
         Ok(pulled)
     }
 
@@ -94,8 +97,8 @@ impl Engine {
     ) -> Result<Pulled> {
         let hold = store.hold()?;
         let remote = Remote { client: Client::new(options.registry.clone())?, reference: reference.clone() };
-        progress.event(&Event::Begin { words: begin(reference) });
         let answer = remote.client.resolve(reference)?;
+        progress.event(&Event::Begin { words: begin(reference) });
         let found = remote.choose(store, &answer, options.platform.as_ref())?;
         let before = store.get_name(reference).ok().flatten();
         let name = Name::new(reference, found.descriptor.clone(), found.index.clone());

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_layer::Unpacked;
@@ -9,7 +10,7 @@ use bale_spec::Digest;
 use bale_sys::error::Call;
 use bale_sys::file::{self, Durability};
 use bale_sys::root::{Links, RootFd};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -240,26 +241,55 @@ impl Store {
         digests(&self.layers)
     }
 
-    /// Syncs everything to disk and marks the layers of this boot as durable. It may take seconds: for the background.
+    /// Tells whether there are layers to be made durable that were published `age` ago or earlier.
     ///
     /// # Errors
     /// The failed call.
-    pub fn make_durable(&self) -> Result<()> {
-        let hold = self.hold()?;
-        // What is published after this line is the business of whoever published it.
-        let mut waiting = Vec::new();
-        for diff_id in self.layer_ids()? {
-            waiting.extend(self.layer(&diff_id)?.filter(|layer| !layer.durable));
+    pub fn has_undurable(&self, age: Duration) -> Result<bool> {
+        Ok(!self.undurable(age)?.is_empty())
+    }
+
+    /// Syncs everything to disk and marks the layers of this boot as durable that were published `age` ago or earlier.
+    /// It may take many seconds on a busy disk: for a process of its own.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn make_durable(&self, age: Duration) -> Result<()> {
+        let waiting = self.undurable(age)?;
+        if waiting.is_empty() {
+            return Ok(());
         }
-        rustix::fs::syncfs(crate::open::readable(&self.root, ".")?).call(|| "syncfs(<store>)")?;
-        for layer in waiting {
+        // Without a lock: collection need not wait for a disk.
+        rustix::fs::syncfs(readable(&self.root, ".")?).call(|| "syncfs(<store>)")?;
+        let _hold = self.hold()?;
+        for before in waiting {
+            // It may have been removed meanwhile, even unpacked anew.
+            let Some(layer) = self.layer(&before.diff_id)?.filter(|layer| *layer == before) else { continue };
             let dir = self.layers.subdir(&rel(&place(&layer.diff_id))?, Links::Refused)?;
             let durable = Layer { durable: true, ..layer };
             let text = serde_json::to_vec(&durable).within_internal()?;
             file::replace(&dir, FILE, &text, Mode::from_raw_mode(0o600), Durability::Power)?;
         }
-        drop(hold);
         Ok(())
+    }
+
+    fn undurable(&self, age: Duration) -> Result<Vec<Layer>> {
+        let mut waiting = Vec::new();
+        for diff_id in self.layer_ids()? {
+            let Some(layer) = self.layer(&diff_id)?.filter(|layer| !layer.durable) else { continue };
+            let dir = self.layers.subdir(&rel(&place(&diff_id))?, Links::Refused)?;
+            if self.age_of(&dir)? >= age {
+                waiting.push(layer);
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn age_of(&self, layer: &RootFd) -> Result<Duration> {
+        let stat =
+            rustix::fs::statat(layer, FILE, AtFlags::SYMLINK_NOFOLLOW).call(|| "fstatat(layer.json)")?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        Ok(Duration::from_secs(u64::try_from(now - stat.st_mtime).unwrap_or(0)))
     }
 }
 
@@ -356,7 +386,9 @@ pub(crate) mod tests {
         let store = Store::open(dir.path()).unwrap();
         let made = layer("x");
         publish(&store, &made, "f");
-        store.make_durable().unwrap();
+        store.make_durable(Duration::from_secs(3600)).unwrap();
+        assert!(!store.layer(&made.diff_id).unwrap().unwrap().durable, "too young");
+        store.make_durable(Duration::ZERO).unwrap();
         let json = store.layer_path(&made.diff_id).parent().unwrap().join(FILE);
         let text = std::fs::read_to_string(&json).unwrap().replace(&made.boot_id, "another");
         std::fs::write(&json, text).unwrap();
