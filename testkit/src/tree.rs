@@ -62,7 +62,8 @@ impl fmt::Display for Entry {
     }
 }
 
-/// Lists the tree at `root`, sorted by path, not following links and not crossing into other file systems' content.
+/// Lists the tree at `root`, sorted by path, not following links and not crossing into other file systems'
+/// content.
 ///
 /// # Errors
 /// The failed call, with the path.
@@ -94,7 +95,8 @@ pub fn snapshot(root: impl AsRef<Path>) -> io::Result<Vec<Entry>> {
     Ok(entries.into_iter().map(|(entry, _)| entry).collect())
 }
 
-/// Tells the differences between two snapshots, one line each: `-` what only `left` has, `+` what only `right` has.
+/// Tells the differences between two snapshots, one line each: `-` what only `left` has, `+` what only
+/// `right` has.
 #[must_use]
 pub fn difference(left: &[Entry], right: &[Entry]) -> Vec<String> {
     let key = |e: &Entry| e.path.as_os_str().as_bytes().to_vec();

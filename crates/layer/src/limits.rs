@@ -1,7 +1,7 @@
 //! How much a layer may ask for.
 
-/// Bounds on what one layer may make bale do. A caller that unpacks an image lowers `entries` and `tar_bytes` by what
-/// the layers before have used.
+/// Bounds on what one layer may make bale do. A caller that unpacks an image lowers `entries` and `tar_bytes`
+/// by what the layers before have used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of the archive.
@@ -10,7 +10,8 @@ pub struct Limits {
     pub tar_bytes: u64,
     /// Bytes of the compressed layer, for layers whose size nobody promised.
     pub blob_bytes: u64,
-    /// Bytes of output for each byte of input, once `ratio_from_bytes` have come out (gzip cannot exceed 1032).
+    /// Bytes of output for each byte of input, once `ratio_from_bytes` have come out (gzip cannot exceed
+    /// 1032).
     pub ratio: u64,
     /// Bytes of output below which the ratio is not looked at.
     pub ratio_from_bytes: u64,

@@ -1,17 +1,18 @@
 //! What a writer has to tell about a layer beside its files.
 
-/// What is known of a layer after it was written. Paths are bytes, relative to the layer's root, without a leading slash.
+/// What is known of a layer after it was written. Paths are bytes, relative to the layer's root, without a
+/// leading slash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Directories that the layer names only as parents of something else, parents before children: their attributes
-    /// (0755, root, time 0) are not the layer's word, and a lower layer's directory gives them.
+    /// Directories that the layer names only as parents of something else, parents before children: their
+    /// attributes (0755, root, time 0) are not the layer's word, and a lower layer's directory gives them.
     pub implied_parents: Vec<Vec<u8>>,
     /// Hard links to files that this layer does not have: nothing was written for them.
     pub deferred_links: Vec<DeferredLink>,
     /// The layer gives attributes for its root directory.
     pub has_root_entry: bool,
-    /// The layer hides everything below it: overlayfs does not look at this mark on a layer's root, so whoever stacks
-    /// the layers has to stop here.
+    /// The layer hides everything below it: overlayfs does not look at this mark on a layer's root, so
+    /// whoever stacks the layers has to stop here.
     pub opaque_root: bool,
     /// Bytes written as file content.
     pub content_bytes: u64,

@@ -1,8 +1,9 @@
 //! The pipeline from compressed bytes to a writer.
 //!
-//! Two threads, for two cores: the source reads, hashes, keeps and inflates; the sink (the caller's thread, so that
-//! a writer need not be `Send`) hashes the archive, cuts it and writes. Between them go at most [`BUFFERS`] buffers.
-//! Whichever fails first makes the other stop by closing its channel, and only its failure is told.
+//! Two threads, for two cores: the source reads, hashes, keeps and inflates; the sink (the caller's thread,
+//! so that a writer need not be `Send`) hashes the archive, cuts it and writes. Between them go at most
+//! [`BUFFERS`] buffers. Whichever fails first makes the other stop by closing its channel, and only its
+//! failure is told.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -19,7 +20,8 @@ use crate::fault::{corrupt, exhausted};
 use crate::tar::{Event, Reader};
 use crate::{Compression, LayerWriter, Limits, Table};
 
-/// Buffers between the threads. Four let the source run ahead while the sink writes a big file; more is only memory.
+/// Buffers between the threads. Four let the source run ahead while the sink writes a big file; more is only
+/// memory.
 const BUFFERS: usize = 4;
 
 /// zlib-rs inflates a third faster into 1 MiB than into 4 KiB; beyond it leaves the second-level cache.
@@ -82,8 +84,9 @@ pub fn unpack<R: Read + Send>(
         let thread = thread::Builder::new().name("bale-inflate".into()).stack_size(512 << 10);
         let source = thread.spawn_scoped(scope, || source.run()).within(|| "start a thread")?;
         let diff = expected_diff_id.map_or(Algorithm::Sha256, |d| d.algorithm());
-        let sink = Sink { hasher: Hasher::new(diff), size: 0, reader: Reader::new(limits.clone()) };
-        let sink = sink.run(archive, give_back, writer);
+        let sink =
+            Sink { hasher: Hasher::new(diff), size: 0, reader: Reader::new(limits.clone()), give_back };
+        let sink = sink.run(archive, writer);
         let blob = source
             .join()
             .unwrap_or_else(|_| Err(Stop::Failed(Fault::new(Kind::Internal, "a thread panicked"))));
@@ -309,15 +312,12 @@ struct Sink {
     hasher: Hasher,
     size: u64,
     reader: Reader,
+    /// Closed with this value: a source that waits for a buffer has to see that the sink is gone.
+    give_back: Sender<Vec<u8>>,
 }
 
 impl Sink {
-    fn run(
-        mut self,
-        archive: Receiver<Piece>,
-        give_back: Sender<Vec<u8>>,
-        writer: &mut dyn LayerWriter,
-    ) -> Result<Self, Stop> {
+    fn run(mut self, archive: Receiver<Piece>, writer: &mut dyn LayerWriter) -> Result<Self, Stop> {
         for piece in archive {
             let mut input = &piece.buffer[..piece.length];
             self.size += input.len() as u64;
@@ -329,7 +329,7 @@ impl Sink {
                 }
             }
             // The source may be at its end already.
-            let _ = give_back.send(piece.buffer);
+            let _ = self.give_back.send(piece.buffer);
         }
         Ok(self)
     }

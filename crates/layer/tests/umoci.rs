@@ -1,5 +1,7 @@
-//! A flat root is what umoci makes, entry by entry. `BALE_TEST_UMOCI` is the command that runs umoci (0.6 or newer);
-//! without it, and without umoci in `PATH`, the test is skipped.
+//! A flat root is what umoci makes, entry by entry. `BALE_TEST_UMOCI` is the command that runs umoci (0.6 or
+//! newer); without it, and without umoci in `PATH`, the test is skipped.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
@@ -75,7 +77,7 @@ fn images() -> Vec<(&'static str, Vec<Vec<Member>>)> {
         symlink("lib", "usr/lib"),
         symlink("out", "../../../usr"),
         with(file("cap", "c"), |e| {
-            (e.mode, e.uid, e.xattrs) = (0o4755, 9, vec![capability.clone(), xattr("user.x", b"\0\n")])
+            (e.mode, e.uid, e.xattrs) = (0o4755, 9, vec![capability.clone(), xattr("user.x", b"\0\n")]);
         }),
         fifo("fifo"),
         with(device("null", 1, 3), |e| e.mode = 0o666),
@@ -135,7 +137,8 @@ fn images() -> Vec<(&'static str, Vec<Vec<Member>>)> {
     images
 }
 
-/// Where whiteouts have emptied a directory, umoci leaves the time at which it did so; here the archive's stays.
+/// Where whiteouts have emptied a directory, umoci leaves the time at which it did so; here the archive's
+/// stays.
 fn leave_out_fresh_times(ours: &mut [Entry], theirs: &mut [Entry], start: i64) {
     for entry in theirs.iter_mut().filter(|e| e.kind == 'd' && e.mtime >= start - 1) {
         (entry.mtime, entry.mtime_nanos) = (0, 0);

@@ -1,5 +1,7 @@
 //! The pipeline: what is promised is verified, and whatever fails is told once.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs::File;
@@ -185,7 +187,8 @@ fn a_failing_side_stops_the_other_and_is_told_once() {
     assert!(!counter.is_finished);
     // A reader that never ends: only the writer's failure can stop it.
     let two = archive(&[file("a", "x"), file("b", "x")]);
-    let endless = two[..two.len() - 1024].to_vec().into_iter().chain(std::iter::repeat(0));
+    let length = two.len() - 1024;
+    let endless = two.into_iter().take(length).chain(std::iter::repeat(0));
     let mut counter = Counter { fail_at: Some(2), ..Counter::default() };
     let fault = unpack(Endless(Box::new(endless)), UnpackOptions::default(), &mut counter).unwrap_err();
     assert_eq!(fault.chain(), "no space");
@@ -209,7 +212,7 @@ fn everything() -> Vec<Member> {
         with(dir("d"), |e| (e.mode, e.uid) = (0o1777, 5)),
         with(file("d/b", "content"), |e| (e.uid, e.gid, e.mode) = (3_000_000, 7, 0o4755)),
         with(file("d/caps", "x"), |e| {
-            e.xattrs = vec![capability, xattr("user.b", b"=\n"), xattr("user.a", b"1")]
+            e.xattrs = vec![capability, xattr("user.b", b"=\n"), xattr("user.a", b"1")];
         }),
         hard_link("d/a", "d/b"),
         symlink("d/link", &"t".repeat(150)),

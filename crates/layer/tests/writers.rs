@@ -1,5 +1,7 @@
 //! What layers may and may not do to the tree they are written to.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::os::unix::fs::MetadataExt;
@@ -328,7 +330,7 @@ fn attributes_are_those_of_the_archive() {
     require_root!();
     let owned = |member: Member, mode: u32| {
         with(member, |e| {
-            (e.uid, e.gid, e.mode, e.mtime) = (1000, 50, mode, Timestamp { secs: -1, nanos: 999_999_999 })
+            (e.uid, e.gid, e.mode, e.mtime) = (1000, 50, mode, Timestamp { secs: -1, nanos: 999_999_999 });
         })
     };
     let capability =
@@ -337,7 +339,7 @@ fn attributes_are_those_of_the_archive() {
         owned(dir("d"), 0o3770),
         owned(file("d/suid", "x"), 0o6755),
         with(owned(file("d/cap", "x"), 0o700), |e| {
-            e.xattrs = vec![capability.clone(), xattr("user.x", b"\0\xff")]
+            e.xattrs = vec![capability.clone(), xattr("user.x", b"\0\xff")];
         }),
         owned(fifo("d/fifo"), 0o666),
         owned(device("d/null", 1, 3), 0o1666),

@@ -1,8 +1,8 @@
 //! Compressed layers: gzip, zstd, or none, told apart by their first bytes.
 //!
-//! The first bytes win over the media type, as in Docker and containerd: a gzip layer that is labelled as plain tar is
-//! read, and so is a plain tar labelled as gzip; the digests are what is trusted. [`crate::Unpacked::mislabelled`]
-//! tells of it.
+//! The first bytes win over the media type, as in Docker and containerd: a gzip layer that is labelled as
+//! plain tar is read, and so is a plain tar labelled as gzip; the digests are what is trusted.
+//! [`crate::Unpacked::mislabelled`] tells of it.
 
 mod gzip;
 mod zstd;
@@ -51,8 +51,8 @@ impl Decoder {
         })
     }
 
-    /// Takes bytes off `input`, puts bytes into `output` and returns how many. Less than `output` holds means that
-    /// all of `input` was taken and more is wanted.
+    /// Takes bytes off `input`, puts bytes into `output` and returns how many. Less than `output` holds means
+    /// that all of `input` was taken and more is wanted.
     pub(crate) fn decode(&mut self, input: &mut &[u8], output: &mut [u8]) -> Result<usize> {
         match self {
             Self::None => {

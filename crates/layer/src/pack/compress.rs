@@ -13,7 +13,8 @@ use crate::Compression;
 const BUFFERS: usize = 4;
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Runs `archive`, which writes an uncompressed archive and returns its entries, beside the compression of it.
+/// Runs `archive`, which writes an uncompressed archive and returns its entries, beside the compression of
+/// it.
 pub(super) fn pipeline<W: Write + Send>(
     options: &PackOptions,
     out: W,
@@ -22,7 +23,8 @@ pub(super) fn pipeline<W: Write + Send>(
     let (filled, pieces) = sync_channel(BUFFERS);
     let (give_back, empty) = channel();
     thread::scope(|scope| {
-        let sink = move || compress(options, out, pieces, give_back);
+        // It owns its ends of the channels: when it fails, whoever waits at the others has to see it.
+        let sink = move || compress(options, out, pieces, &give_back);
         let sink = thread::Builder::new().name("bale-deflate".into()).spawn_scoped(scope, sink);
         let sink = sink.within(|| "start a thread")?;
         let mut pieces = Pieces {
@@ -128,7 +130,7 @@ fn compress<W: Write>(
     options: &PackOptions,
     out: W,
     pieces: Receiver<Vec<u8>>,
-    give_back: Sender<Vec<u8>>,
+    give_back: &Sender<Vec<u8>>,
 ) -> Result<Counted<W>> {
     let counted = Counted { out, hasher: new_hasher(), size: 0 };
     let mut encoder = Encoder::new(options, counted).within(|| "start the compression")?;

@@ -42,7 +42,8 @@ pub struct PackOptions {
 }
 
 impl PackOptions {
-    /// Packs `source` with `compression` at its usual level, times as they are, without an entry for the root.
+    /// Packs `source` with `compression` at its usual level, times as they are, without an entry for the
+    /// root.
     #[must_use]
     pub const fn new(source: Source, compression: Compression) -> Self {
         Self { source, compression, level: None, clamp_mtime: None, root_entry: false }
@@ -66,8 +67,8 @@ pub struct Packed {
 
 /// Packs the directory `root` into `out`: the same tree gives the same bytes.
 ///
-/// Entries are sorted by the bytes of their names, hard links keep their first name, sockets are left out; `user.*`,
-/// `security.capability` and ACLs are kept. Mount points below `root` are not entered.
+/// Entries are sorted by the bytes of their names, hard links keep their first name, sockets are left out;
+/// `user.*`, `security.capability` and ACLs are kept. Mount points below `root` are not entered.
 ///
 /// # Errors
 /// A failed system call, the failed write, or a file that became shorter meanwhile.

@@ -106,7 +106,8 @@ impl Walk<'_> {
         self.leaf(dir, name, path, kind, &fd, &stat).map(|()| None)
     }
 
-    /// What is mounted does not belong to the tree, and what it covers cannot be seen: an empty directory stands for it.
+    /// What is mounted does not belong to the tree, and what it covers cannot be seen: an empty directory
+    /// stands for it.
     fn mount_point(&mut self, path: &[u8]) -> Result<()> {
         let entry = Entry::new([path, b"/"].concat(), Kind::Directory);
         self.append(&entry, &mut empty())
@@ -138,7 +139,8 @@ impl Walk<'_> {
                 let entry = Entry::new([path, b".wh..wh..opq"].concat(), Kind::File);
                 self.append(&entry, &mut empty())
             }
-            // `x` marks directories that may have whiteouts as attributes; the kernel writes it for lower layers only.
+            // `x` marks directories that may have whiteouts as attributes; the kernel writes it for lower
+            // layers only.
             Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(()),
             Err(errno) => Err(bale_sys::Error::new(format!("fgetxattr({})", show(path)), errno).into()),
         }

@@ -19,8 +19,8 @@ pub(super) enum Format {
 }
 
 impl Header {
-    pub(super) fn verified(block: [u8; BLOCK]) -> Result<Self> {
-        let header = Self(block);
+    pub(super) fn verified(block: &[u8; BLOCK]) -> Result<Self> {
+        let header = Self(*block);
         let stored = number(header.field(148, 8)).ok();
         let (mut unsigned, mut signed) = (0_i64, 0_i64);
         for (at, &byte) in header.0.iter().enumerate() {

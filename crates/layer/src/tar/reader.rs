@@ -139,7 +139,7 @@ impl Reader {
                 }
                 State::Header | State::Zeros | State::GnuMap { .. } | State::PaxMap { .. } => {
                     let Some(block) = self.fill(input) else { return Ok(None) };
-                    if let Some(entry) = self.take_block(block)? {
+                    if let Some(entry) = self.take_block(&block)? {
                         return Ok(Some(Event::Entry(entry)));
                     }
                 }
@@ -173,13 +173,13 @@ impl Reader {
         Some(self.block)
     }
 
-    fn take_block(&mut self, block: [u8; BLOCK]) -> Result<Option<Box<Entry>>> {
+    fn take_block(&mut self, block: &[u8; BLOCK]) -> Result<Option<Box<Entry>>> {
         match std::mem::replace(&mut self.state, State::Header) {
             State::GnuMap { entry, stored, mut extents } => {
                 sparse::gnu_extents(&block[..504], self.limits.sparse_extents, &mut extents)?;
                 self.gnu_map(entry, stored, extents, block[504] != 0)
             }
-            State::PaxMap { entry, stored, map } => self.pax_map(entry, stored, map, &block),
+            State::PaxMap { entry, stored, map } => self.pax_map(entry, stored, map, block),
             before if block.iter().all(|&b| b == 0) => {
                 let ended = matches!(before, State::Zeros);
                 self.state = if ended { State::Ended } else { State::Zeros };
@@ -219,7 +219,8 @@ impl Reader {
             Meta::Pax => self.pending.pax = Some(Records::parse(&content, &self.limits)?),
             Meta::LongName => self.pending.name = Some(text(&content).to_vec()),
             Meta::LongLink => self.pending.link = Some(text(&content).to_vec()),
-            // Go does not apply them, and so neither did whoever built and ran the image. They do not need a member.
+            // Go does not apply them, and so neither did whoever built and ran the image. They do not need a
+            // member.
             Meta::Global => self.pending.headers -= 1,
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Sparse files: GNU's old form (in header blocks), and PAX 0.0, 0.1 (in records) and 1.0 (in front of the data).
+//! Sparse files: GNU's old form (in header blocks), and PAX 0.0, 0.1 (in records) and 1.0 (in front of the
+//! data).
 
 use bale_fault::Result;
 

@@ -10,8 +10,8 @@ use crate::fault::{corrupt, show};
 
 const ZEROS: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// Writes an archive: ustar where it suffices, PAX records where it does not, in a fixed order. The same entries give
-/// the same bytes. Sparse files are written in full.
+/// Writes an archive: ustar where it suffices, PAX records where it does not, in a fixed order. The same
+/// entries give the same bytes. Sparse files are written in full.
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,

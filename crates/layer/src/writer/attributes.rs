@@ -1,7 +1,7 @@
 //! Owner, mode, times and extended attributes, with as few calls as they need.
 //!
-//! The order is owner, extended attributes, mode, times: a change of owner drops capabilities and the suid bits, an ACL
-//! changes the mode, everything changes the times.
+//! The order is owner, extended attributes, mode, times: a change of owner drops capabilities and the suid
+//! bits, an ACL changes the mode, everything changes the times.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -139,8 +139,8 @@ impl Attributes {
             let (uid, gid) = self.ids();
             fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).call(|| words("fchownat"))?;
         }
-        // There is no descriptor of a link, device or FIFO to set attributes on; this path ends at a name that only
-        // this process has made, and is not followed.
+        // There is no descriptor of a link, device or FIFO to set attributes on; this path ends at a name
+        // that only this process has made, and is not followed.
         let path = [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name].concat();
         let set =
             |name: &[u8], value: &[u8]| fs::lsetxattr(path.as_slice(), name, value, XattrFlags::empty());

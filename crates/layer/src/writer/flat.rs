@@ -1,7 +1,7 @@
 //! A root file system: each layer is applied on what the layers below have left.
 //!
-//! The result is that of `umoci unpack`, entry by entry. Differences on purpose: `trusted.*` attributes are not set,
-//! and directories that a layer only names as parents get time 0.
+//! The result is that of `umoci unpack`, entry by entry. Differences on purpose: `trusted.*` attributes are
+//! not set, and directories that a layer only names as parents get time 0.
 
 use bale_fault::{Fault, Kind as FaultKind, Result};
 use bale_sys::error::Call;

@@ -1,7 +1,8 @@
 //! An overlay directory: one layer alone, as overlayfs wants it.
 //!
-//! A whiteout is a character device 0:0, an opaque directory carries `trusted.overlay.opaque=y`. What overlayfs would
-//! take as an order of its own and a layer brings along (0:0 devices, `overlay.*` attributes) is left out with a warning.
+//! A whiteout is a character device 0:0, an opaque directory carries `trusted.overlay.opaque=y`. What
+//! overlayfs would take as an order of its own and a layer brings along (0:0 devices, `overlay.*` attributes)
+//! is left out with a warning.
 
 use bale_fault::Result;
 use bale_sys::root::RootFd;

@@ -74,8 +74,8 @@ pub(crate) fn names(dir: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Removes directory `name` with all that is below it, following nothing. Its depth costs no descriptors: the way
-/// back is `..`, and it has to lead to the directory that was left.
+/// Removes directory `name` with all that is below it, following nothing. Its depth costs no descriptors: the
+/// way back is `..`, and it has to lead to the directory that was left.
 fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
     let mut above: Vec<(Vec<u8>, Identity)> = Vec::new();
     let mut name = name.to_vec();

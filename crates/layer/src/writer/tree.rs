@@ -1,9 +1,9 @@
 //! Directories by descriptor: a stack from the root to where the archive is, and what is done there.
 //!
-//! Archives are sorted, so nearly every entry finds its directory open on top. A component is opened with openat2(2)
-//! without following anything; a link on the way is read and walked by hand, `..` in it pops the stack, so that nothing
-//! outside the root can be reached whatever the links say and whoever else writes. Attributes of directories wait until
-//! the end: what is written below a directory changes its times.
+//! Archives are sorted, so nearly every entry finds its directory open on top. A component is opened with
+//! openat2(2) without following anything; a link on the way is read and walked by hand, `..` in it pops the
+//! stack, so that nothing outside the root can be reached whatever the links say and whoever else writes.
+//! Attributes of directories wait until the end: what is written below a directory changes its times.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -259,8 +259,8 @@ impl Tree {
             .map_err(|errno| self.error("mkdirat", name, errno))
     }
 
-    /// Makes directory `name` on top, or takes the one that is there; its attributes are set at the end. Returns whether
-    /// something else was replaced by it.
+    /// Makes directory `name` on top, or takes the one that is there; its attributes are set at the end.
+    /// Returns whether something else was replaced by it.
     pub(super) fn directory(&mut self, name: &[u8], attributes: Attributes) -> Result<bool> {
         self.touch()?;
         let path = self.child(name);
@@ -300,7 +300,8 @@ impl Tree {
         );
     }
 
-    /// Has to be called before the directory on top is changed: remembers its times, and that this layer has been here.
+    /// Has to be called before the directory on top is changed: remembers its times, and that this layer has
+    /// been here.
     pub(super) fn touch(&mut self) -> Result<()> {
         let Some(written) = &mut self.written else { return Ok(()) };
         for level in self.levels.iter_mut().rev() {

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-/// Paths, as 64-bit hashes under a random key: a layer of ten million entries then costs 160 MB at most and not its
-/// paths, and nobody can choose two that collide (the odds of an accident are below 10⁻⁵ even there).
+/// Paths, as 64-bit hashes under a random key: a layer of ten million entries then costs 160 MB at most and
+/// not its paths, and nobody can choose two that collide (the odds of an accident are below 10⁻⁵ even there).
 #[derive(Debug, Default)]
 pub(super) struct Written {
     key: RandomState,

@@ -10,8 +10,8 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
-/// Decides about attribute `name`. In an overlay directory `user.overlay.*` would be read by the kernel as orders
-/// (metacopy, redirect, opaque), and `trusted.*` is nowhere an image's to set.
+/// Decides about attribute `name`. In an overlay directory `user.overlay.*` would be read by the kernel as
+/// orders (metacopy, redirect, opaque), and `trusted.*` is nowhere an image's to set.
 pub(crate) fn verdict(name: &[u8], is_overlay: bool) -> Verdict {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => Verdict::Set,

@@ -1,5 +1,6 @@
 //! Layers written as lists, unpacked into scratch folders.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 
