@@ -107,6 +107,17 @@ impl Engine {
         store.prepare(&image.config)
     }
 
+    /// Sees to it that the layers a container was made from are whole: a power cut may have damaged some since.
+    ///
+    /// # Errors
+    /// `NotFound` when they are gone and cannot be unpacked again.
+    pub(crate) fn check_layers(&self, manifest: &Digest) -> Result<()> {
+        let store = self.store()?;
+        let hold = store.hold()?;
+        let image = Image::read(&store, &store.describe("", manifest)?)?;
+        self.lowers(&store, &hold, &image).map(drop)
+    }
+
     /// Lists the manifests that containers were made from: roots of collection. A container that is being made holds
     /// the store until its record is written, so a directory without a record refers to nothing.
     pub(crate) fn manifests_in_use(&self) -> Result<Vec<Digest>> {

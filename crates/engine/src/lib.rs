@@ -9,6 +9,7 @@ mod copy;
 mod create;
 mod durable;
 mod exec;
+mod export;
 mod host;
 mod image;
 mod images;

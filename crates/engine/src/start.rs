@@ -50,6 +50,9 @@ impl Engine {
             // A supervisor that was killed left its cgroup.
             container = self.settle(container)?;
         }
+        if let Some(manifest) = &container.details.image_manifest {
+            self.check_layers(manifest).map_err(|fault| fault.within(format!("start container {name}")))?;
+        }
         let before = reserve(&container)?;
         let ran = launch(&container, mode);
         if let Err(Launch::NotSpawned(_)) = &ran {

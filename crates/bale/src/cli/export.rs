@@ -1,15 +1,28 @@
 //! `bale export`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bale_engine::Engine;
+use bale_fault::Result;
+
 use super::Context;
-use bale_fault::{Fault, Kind, Result};
+use super::save::write_archive;
 
 /// Arguments of `bale export`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Container, by name or id
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
 
 /// Writes a container's file system as a tar archive.
-pub fn run(_args: Args, _context: &Context) -> Result<ExitCode> {
-    Err(Fault::new(Kind::Unsupported, "`bale export` is not built yet"))
+pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    let engine = Engine::open(&context.root)?;
+    write_archive(args.output.as_deref(), |out| engine.export(&args.container, out).map(drop))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,13 +30,18 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
 }
 
 /// Has an archive written to a file, which is there whole or not at all, or to standard output, which must be no terminal.
-pub fn write_archive(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub fn write_archive(
+    path: Option<&Path>,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<()>,
+) -> Result<()> {
     let Some(path) = path else {
         if std::io::stdout().is_terminal() {
             let words = "cowardly refusing to write an archive to a terminal";
             return Err(Fault::new(Kind::InvalidInput, words).hint("use -o FILE, or redirect"));
         }
-        let mut out = BufWriter::with_capacity(256 << 10, std::io::stdout().lock());
+        // Not through `Stdout`, which looks for the ends of lines.
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned().within(|| "duplicate standard output")?;
+        let mut out = BufWriter::with_capacity(256 << 10, File::from(stdout));
         write(&mut out)?;
         return out.flush().within(|| "write to standard output");
     };
