@@ -150,7 +150,7 @@ impl View {
                 match look(part, name)? {
                     Look::Absent => {}
                     Look::Directory { opaque: false, fd } if at + 1 < path.len() => {
-                        next.push(Part { layer: part.layer, fd })
+                        next.push(Part { layer: part.layer, fd });
                     }
                     _ => return Ok(true),
                 }
@@ -220,7 +220,8 @@ fn splice(target: &[u8], done: &mut Path, left: &mut Vec<CString>) -> Result<()>
                 }
             }
             name => {
-                ahead.push(CString::new(name).map_err(|_| Fault::new(Kind::Corrupt, "a NUL byte in a link"))?)
+                ahead
+                    .push(CString::new(name).map_err(|_| Fault::new(Kind::Corrupt, "a NUL byte in a link"))?);
             }
         }
     }

@@ -1,4 +1,5 @@
 //! The command line for people: arguments in, one engine call, output out. One file per verb.
+#![allow(clippy::needless_pass_by_value, reason = "a verb takes its arguments over, whether it needs to or not")]
 
 mod attach;
 mod bundle;
