@@ -1,4 +1,5 @@
 //! Save, load, import, tag and rmi.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

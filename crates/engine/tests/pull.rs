@@ -1,4 +1,5 @@
 //! Pulls from a registry inside the test: what is brought in, what is not brought in twice, and what failures leave.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

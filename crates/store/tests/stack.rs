@@ -1,4 +1,5 @@
 //! Layers that were unpacked alone and are stacked by overlayfs show the same tree as one unpacked onto the other.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
