@@ -34,7 +34,7 @@ pub(super) fn process(
             ..User::default()
         },
         args: arguments(image, options)?,
-        env: environment(image, options, hostname, &identity.home),
+        env: environment(image, options, hostname, &identity.home)?,
         cwd: working_directory(image, options)?,
         capabilities: Some(Capabilities {
             bounding: capabilities.clone(),
@@ -82,18 +82,30 @@ fn arguments(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String
 }
 
 /// PATH, HOSTNAME, TERM, the image's, the user's, HOME: each name once, at its first place, with its last value.
-fn environment(image: &ContainerConfig, options: &RunOptions, hostname: &str, home: &str) -> Vec<String> {
+fn environment(
+    image: &ContainerConfig,
+    options: &RunOptions,
+    hostname: &str,
+    home: &str,
+) -> Result<Vec<String>> {
     let mut entries = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if options.tty {
         entries.push("TERM=xterm".to_owned());
     }
-    for entry in image.env.iter().filter(|e| e.contains('=')).chain(&options.env) {
+    // The image's come from a stranger: what has no name, or no value, is passed over.
+    let named = |entry: &&String| entry.find('=').is_some_and(|at| at > 0);
+    for entry in image.env.iter().filter(named).chain(&options.env) {
         replace(&mut entries, entry);
     }
     if !entries.iter().any(|e| e.starts_with("HOME=") && e != "HOME=") {
         replace(&mut entries, &format!("HOME={home}"));
     }
-    entries
+    match entries.iter().find(|e| e.contains('\0')) {
+        Some(entry) => {
+            Err(Fault::new(Kind::InvalidInput, format!("the variable {entry:?} holds a NUL byte")))
+        }
+        None => Ok(entries),
+    }
 }
 
 /// Puts `entry` in the place of one with the same name, or at the end; a name alone takes the old one away.
@@ -115,6 +127,12 @@ fn working_directory(image: &ContainerConfig, options: &RunOptions) -> Result<St
     if !wanted.is_empty() && !wanted.starts_with('/') {
         let words = format!("the working directory {wanted:?} is invalid, it needs to be an absolute path");
         return Err(Fault::new(Kind::InvalidInput, words).hint("say --workdir /path"));
+    }
+    if wanted.contains('\0') {
+        return Err(Fault::new(
+            Kind::InvalidInput,
+            format!("the working directory {wanted:?} holds a NUL byte"),
+        ));
     }
     Ok(clean(wanted))
 }

@@ -1,4 +1,4 @@
-//! Where in the text a path stands: one pass over JSON that serde has accepted already.
+//! Where in the text a path stands: one pass over JSON. What is no JSON gives no useful places, but an end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +22,13 @@ pub(super) struct Located {
     pub(super) doubles: Vec<(Path, Place)>,
 }
 
-/// Finds the places of `wanted`, and keys that stand twice. `text` must be valid JSON.
+/// serde_json accepts no deeper nesting.
+const DEPTH_LIMIT: usize = 128;
+
+/// Finds the places of `wanted`, and keys that stand twice.
 pub(super) fn locate(text: &str, wanted: &BTreeSet<Path>) -> Located {
-    let mut scan = Scan { text: text.as_bytes(), at: 0, wanted, offsets: Vec::new(), doubles: Vec::new() };
+    let mut scan =
+        Scan { text: text.as_bytes(), at: 0, depth: 0, wanted, offsets: Vec::new(), doubles: Vec::new() };
     scan.value(&Path::default());
     let (offsets, doubles) = (scan.offsets, scan.doubles);
     let mut lines = Lines::new(text);
@@ -41,6 +45,7 @@ pub(super) fn locate(text: &str, wanted: &BTreeSet<Path>) -> Located {
 struct Scan<'a> {
     text: &'a [u8],
     at: usize,
+    depth: usize,
     wanted: &'a BTreeSet<Path>,
     offsets: Vec<(Path, usize)>,
     doubles: Vec<(Path, usize)>,
@@ -64,11 +69,18 @@ impl Scan<'_> {
         }
     }
 
-    /// serde has bounded the depth to 128, so recursion is safe.
     fn value(&mut self, path: &Path) {
         match self.peek() {
-            b'{' => self.object(path),
-            b'[' => self.list(path),
+            b'{' | b'[' if self.depth == DEPTH_LIMIT => self.at = self.text.len(),
+            open @ (b'{' | b'[') => {
+                self.depth += 1;
+                if open == b'{' {
+                    self.object(path);
+                } else {
+                    self.list(path);
+                }
+                self.depth -= 1;
+            }
             b'"' => {
                 self.string();
             }
@@ -113,6 +125,9 @@ impl Scan<'_> {
             self.value(&inner);
             if self.peek() == b',' {
                 self.at += 1;
+            }
+            if self.at == offset {
+                return;
             }
             index += 1;
         }
@@ -163,6 +178,14 @@ impl<'a> Lines<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_json_ends() {
+        for text in ["[}", "[:]", "{\"a\"}", "{\"a\":}", "[\"", "{", "", "]", "[1 2", "\\"] {
+            locate(text, &BTreeSet::new());
+        }
+        locate(&"[{\"a\":".repeat(1 << 20), &BTreeSet::new());
+    }
 
     #[test]
     fn places_are_found_and_doubles_seen() {

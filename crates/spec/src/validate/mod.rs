@@ -25,6 +25,8 @@ use schema::{Field, Shape};
 const CONFIG_FILE: &str = "config.json";
 /// More findings than this help nobody.
 const FINDING_LIMIT: usize = 200;
+/// More are not even collected.
+const COLLECT_LIMIT: usize = 1000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -83,6 +85,9 @@ pub struct Findings {
 impl Findings {
     /// Adds a finding.
     pub fn add(&mut self, severity: Severity, code: &'static str, path: &Path, words: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let finding = Finding {
             file: CONFIG_FILE,
             path: path.to_string(),
@@ -104,6 +109,12 @@ impl Findings {
     /// Adds a warning.
     pub fn warning(&mut self, code: &'static str, path: &Path, words: impl Into<String>) {
         self.add(Severity::Warning, code, path, words);
+    }
+
+    /// Tells whether more are not taken: a hostile config is not worth the time.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= COLLECT_LIMIT
     }
 
     /// Gives the last finding a hint.
@@ -219,6 +230,9 @@ pub fn hold(value: &Value, wanted: &'static Shape, path: &Path) -> Vec<Finding> 
 }
 
 fn shape(findings: &mut Findings, value: &Value, wanted: &'static Shape, path: &Path) {
+    if findings.is_full() {
+        return;
+    }
     match (wanted, value) {
         (Shape::Foreign, _) => {
             findings.add(
@@ -273,6 +287,9 @@ fn object(
     path: &Path,
 ) {
     for (key, value) in map {
+        if findings.is_full() {
+            return;
+        }
         match fields.iter().find(|f| f.name == key) {
             Some(field) => shape(findings, value, &field.shape, &path.key(key)),
             None => {

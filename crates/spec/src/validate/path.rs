@@ -38,10 +38,10 @@ impl Path {
         let mut steps = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
-            if let Some(inner) = rest.strip_prefix("[\"") {
-                let end = inner.find("\"]")?;
-                steps.push(Step::Key(serde_json::from_str(&rest[1..end + 3]).ok()?));
-                rest = &inner[end + 2..];
+            if rest.starts_with("[\"") {
+                let mut stream = serde_json::Deserializer::from_str(&rest[1..]).into_iter::<String>();
+                steps.push(Step::Key(stream.next()?.ok()?));
+                rest = rest[1 + stream.byte_offset()..].strip_prefix(']')?;
             } else if let Some(inner) = rest.strip_prefix('[') {
                 let (number, after) = inner.split_once(']')?;
                 steps.push(Step::Index(number.parse().ok()?));
@@ -69,7 +69,8 @@ impl fmt::Display for Path {
             match step {
                 Step::Key(key) if is_plain(key) && at == 0 => f.write_str(key)?,
                 Step::Key(key) if is_plain(key) => write!(f, ".{key}")?,
-                Step::Key(key) => write!(f, "[{key:?}]")?,
+                // As JSON writes it: the text is read back by `parse`.
+                Step::Key(key) => write!(f, "[{}]", serde_json::Value::from(key.as_str()))?,
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
@@ -95,6 +96,7 @@ mod tests {
             Path::of("mounts").index(3).key("options").index(0),
             Path::of("annotations").key("a.b \"q\""),
             Path::default().key("a.b").key("c"),
+            Path::default().key("x\"]y").key("\u{0}é"),
         ];
         for path in paths {
             assert_eq!(Path::parse(&path.to_string()), Some(path));

@@ -92,6 +92,12 @@ pub const MOUNT_OPTIONS: [&str; 79] = [
     "discard",
 ];
 
+/// The most ranges of a user namespace (user_namespaces(7)).
+const MAPPING_LIMIT: usize = 340;
+/// Mounts beyond these are not compared with each other, nor capabilities: a hostile config is not worth the time.
+const COMPARED_MOUNTS: usize = 2000;
+const COMPARED_CAPABILITIES: usize = 100;
+
 const TYPES: [&str; 22] = [
     "bind",
     "proc",
@@ -171,6 +177,9 @@ fn process(findings: &mut Findings, process: &Process) {
         findings.error("cwd", &at.key("cwd"), format!("{:?} is not an absolute path", process.cwd));
         findings.hint("bale set DIR process.cwd=/");
     }
+    if process.cwd.contains('\0') {
+        findings.error("nul", &at.key("cwd"), "holds a NUL byte");
+    }
     environment(findings, &process.env, &at.key("env"));
     if process.user.umask.is_some_and(|mask| mask > 0o777) {
         findings.error("out-of-range", &at.key("user").key("umask"), "is larger than 0777 (511)");
@@ -223,6 +232,13 @@ fn capabilities(findings: &mut Findings, process: &Process) {
         ("ambient", &sets.ambient),
     ];
     for (set, list) in named {
+        if list.len() > COMPARED_CAPABILITIES {
+            return findings.error(
+                "capabilities",
+                &at.key(set),
+                "names far more capabilities than there are",
+            );
+        }
         for (index, name) in list.iter().enumerate().filter(|(_, n)| !capability::ALL.contains(&n.as_str())) {
             let near =
                 capability::suggest(name).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
@@ -353,7 +369,8 @@ fn destination(findings: &mut Findings, mount: &Mount, mounts: &[Mount], index: 
         }
         _ => {}
     }
-    let later = &mounts[index + 1..];
+    let end = mounts.len().min(COMPARED_MOUNTS);
+    let later = mounts.get(index + 1..end).unwrap_or_default();
     if let Some(other) = later.iter().find(|m| !destination.is_empty() && m.destination == destination) {
         findings.warning(
             "hidden",
@@ -502,6 +519,13 @@ fn namespaces(findings: &mut Findings, linux: &Linux) {
 }
 
 fn mappings(findings: &mut Findings, list: &[IdMapping], at: &Path) {
+    if list.len() > MAPPING_LIMIT {
+        return findings.error(
+            "mapping",
+            at,
+            format!("has more than {MAPPING_LIMIT} ranges: the kernel refuses that"),
+        );
+    }
     let end = |from: u32, size: u32| u64::from(from) + u64::from(size);
     for (index, one) in list.iter().enumerate() {
         if one.size == 0 {

@@ -511,3 +511,26 @@ fn the_seeds_traps_are_lints() {
     ];
     assert_eq!(codes, wanted);
 }
+
+/// A config of 16 MiB that was made to be slow is answered soon: pairs are not compared, findings not piled up.
+#[test]
+fn hostile_sizes_cost_little() {
+    let with = |section: &str| format!("{{\"ociVersion\":\"1.0.0\",\"root\":{{\"path\":\"r\"}},{section}}}");
+    let mount = "{\"destination\":\"/a\",\"type\":\"x\"},".repeat(60_000);
+    let mapping = "{\"containerID\":0,\"hostID\":0,\"size\":1},".repeat(40_000);
+    let capability = "\"CAP_X\",".repeat(200_000);
+    let keys: String = (0..60_000).map(|n| format!("\"proces{n}\":0,")).collect();
+    let texts = [
+        with(&format!("\"mounts\":[{}]", mount.trim_end_matches(','))),
+        with(&format!("\"linux\":{{\"uidMappings\":[{}]}}", mapping.trim_end_matches(','))),
+        with(&format!(
+            "\"process\":{{\"cwd\":\"/\",\"capabilities\":{{\"bounding\":[{}]}}}}",
+            capability.trim_end_matches(',')
+        )),
+        with(keys.trim_end_matches(',')),
+    ];
+    for text in texts {
+        let found = validate(text.as_bytes()).findings.located(&text);
+        assert!(!found.is_empty() && found.len() <= 300);
+    }
+}
