@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use bale_fault::{Context, Fault, Kind, Result};
+use bale_fault::{Fault, Kind, Result};
 use bale_layer::{Compression, OverlayWriter, UnpackOptions, Unpacked, unpack};
 use bale_spec::image::{
     ContainerConfig, Descriptor, History, ImageConfig, Manifest, Platform, RootFs, media_type,
@@ -12,6 +12,7 @@ use bale_store::{Hold, Ingest, Layer, Name, Store};
 
 use crate::Engine;
 use crate::change::change;
+use crate::install::hint_space;
 
 /// How an archive is imported.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +42,8 @@ impl Engine {
         let store = self.store()?;
         let hold = store.hold()?;
         let ingest = store.ingest()?;
-        let unpacked = layer(&store, &hold, &ingest, archive).within(|| "import the archive")?;
+        let unpacked = layer(&store, &hold, &ingest, archive);
+        let unpacked = unpacked.map_err(|fault| hint_space(fault.within("import the archive"), &store))?;
         let json = |e: serde_json::Error| Fault::new(Kind::Internal, "write a document").caused_by(e);
         let config = serde_json::to_vec(&config(options, section, unpacked.diff_id)).map_err(json)?;
         let manifest = manifest(&config, &unpacked);

@@ -233,6 +233,16 @@ pub(crate) fn not_an_image(why: &str) -> Fault {
     )
 }
 
+/// Says what to do about a full disk. Limits of bale's own have the same kind, and these words tell them apart.
+pub(crate) fn hint_space(fault: Fault, store: &Store) -> Fault {
+    let chain = fault.chain();
+    if chain.ends_with("no space left on device") || chain.ends_with("quota exceeded") {
+        let place = store.path().display();
+        return fault.hint(format!("free space where {place} is, or choose another place with --root"));
+    }
+    fault
+}
+
 /// The way of a worker's news to the caller.
 struct News<'a> {
     channel: mpsc::Sender<Event>,

@@ -11,7 +11,7 @@ use bale_spec::{Digest, Reference, json};
 use bale_store::{Hold, Ingest, Name, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::install::{Install, Nowhere, check_layers};
+use crate::install::{Install, Nowhere, check_layers, hint_space};
 use crate::pull::{choose, parse_config};
 use crate::spool::Spool;
 use crate::{Engine, Progress};
@@ -74,12 +74,13 @@ impl Engine {
         let store = self.store()?;
         let hold = store.hold()?;
         let ingest = store.ingest()?;
-        let mut spool = Spool::read(&ingest, archive)?;
+        let mut spool = Spool::read(&ingest, archive).map_err(|fault| hint_space(fault, &store))?;
         let candidates = candidates(&spool, options.platform.as_ref())?;
         let mut loaded = Vec::new();
         for candidate in candidates {
             let context = Bring { store: &store, hold: &hold, ingest: &ingest, cancel: &options.cancel };
-            loaded.push(context.bring(&mut spool, candidate, progress)?);
+            let brought = context.bring(&mut spool, candidate, progress);
+            loaded.push(brought.map_err(|fault| hint_space(fault, &store))?);
         }
         drop(spool);
         drop(ingest);

@@ -10,7 +10,7 @@ use bale_spec::image::{Descriptor, Document, ImageConfig, Index, Manifest, Platf
 use bale_spec::{Digest, Reference};
 use bale_store::{DOCUMENT_LIMIT_BYTES, Name, Store};
 
-use crate::install::{Install, Source, check_layers, not_an_image};
+use crate::install::{Install, Source, check_layers, hint_space, not_an_image};
 use crate::{Engine, Event, Image, Progress};
 
 /// Indexes in indexes: deeper ones are refused.
@@ -80,7 +80,8 @@ impl Engine {
             return Ok(pulled);
         }
         let pulled = self.pull_into(&store, reference, options, progress);
-        let pulled = pulled.within(|| format!("pull {}", reference.familiar()))?;
+        let pulled = pulled
+            .map_err(|fault| hint_space(fault.within(format!("pull {}", reference.familiar())), &store))?;
         store.collect_if_wanted(&|| self.manifests_in_use())?;
         if pulled.changed {
             self.make_durable_soon(&store);

@@ -179,7 +179,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let (named, used, lost) = (add(&store, "named"), add(&store, "used"), add(&store, "lost"));
         let reference = "named".parse().unwrap();
-        let name = Name::new(&reference, named.clone(), None);
+        let name = Name::new(&reference, named, None);
         store.ingest().unwrap().put_name(&name).unwrap();
         let collect = |roots: Vec<Digest>| store.collect(&|| Ok(roots.clone())).unwrap().unwrap();
 

@@ -47,6 +47,7 @@ pub struct Image {
     pub manifest: serde_json::Value,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers write json!({…})")]
 pub fn image(layers: &[&Layer], section: serde_json::Value) -> Image {
     let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(&layer.tar).to_string()).collect();
     let config = json!({
