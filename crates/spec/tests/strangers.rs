@@ -137,7 +137,7 @@ proptest! {
             Flags { ulimit: list.clone(), ..Flags::default() },
             Flags { sysctl: list.clone(), ..Flags::default() },
             Flags { security_opt: list.clone(), ..Flags::default() },
-            Flags { add_host: list.clone(), dns: Vec::new(), ..Flags::default() },
+            Flags { add_host: list, ..Flags::default() },
             Flags { cpuset_cpus: some.clone(), ..Flags::default() },
             Flags { stop_signal: some.clone(), ..Flags::default() },
             Flags { platform: some.clone(), ..Flags::default() },

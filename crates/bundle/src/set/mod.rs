@@ -11,7 +11,7 @@ mod edit;
 mod target;
 mod value;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bale_fault::{Context, Fault, Kind, Result};
@@ -174,8 +174,13 @@ impl Locked {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = fs::open(path, flags, Mode::empty()).call(|| format!("open({path:?})"))?;
         fs::flock(&lock, FlockOperation::LockExclusive).call(|| format!("flock({path:?})"))?;
+        remove_leftovers(&lock)?;
         // Read under the lock, so that no change of another is lost.
-        Ok(Self { files: Files::open(path)?, _lock: lock })
+        let bundle = Self { files: Files::open(path)?, _lock: lock };
+        if let Some(History(history)) = bundle.history()? {
+            remove_leftovers(&history)?;
+        }
+        Ok(bundle)
     }
 
     fn history(&self) -> Result<Option<History>> {
@@ -198,6 +203,23 @@ impl Locked {
         history.keep(self.files.config())?;
         write_config(self.files.dir(), text)
     }
+}
+
+/// Removes the temporary files (`.<name>.json.<pid>`) of processes that were killed while they replaced a file.
+fn remove_leftovers(dir: impl AsFd) -> Result<()> {
+    for entry in fs::Dir::read_from(&dir).call(|| "getdents(<bundle>)")? {
+        let entry = entry.call(|| "getdents(<bundle>)")?;
+        let name = entry.file_name().to_str().unwrap_or_default();
+        let maker =
+            name.strip_prefix('.').and_then(|n| n.split_once(".json.")).and_then(|(_, pid)| pid.parse().ok());
+        if let Some(pid) = maker.and_then(rustix::process::Pid::from_raw)
+            && rustix::process::test_kill_process(pid) == Err(Errno::SRCH)
+        {
+            // Another one may be at the same.
+            let _ = fs::unlinkat(&dir, name, AtFlags::empty());
+        }
+    }
+    Ok(())
 }
 
 fn write_config(dir: &RootFd, text: &[u8]) -> Result<()> {
