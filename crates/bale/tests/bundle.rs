@@ -61,7 +61,8 @@ fn a_bundle_of_an_image_runs_unchanged_under_runc_and_crun() {
     let peers = Peers::open().expect("the peers' tree");
     for runtime in ["runc", "crun"] {
         // crun does not work with controllers on v1 beside v2; a mount of v2 alone is enough for it.
-        let script = "[ \"$1\" = runc ] || { umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; }
+        let script =
+            "[ \"$1\" = runc ] || { umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; }
             cd \"$2\"; \"$1\" --root /run/x run bundle-$$ < /dev/null";
         let said =
             peers.run(script, &[runtime, dir.to_str().expect("UTF-8")]).unwrap_or_else(|e| panic!("{e}"));

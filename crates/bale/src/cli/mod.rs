@@ -1,5 +1,8 @@
 //! The command line for people: arguments in, one engine call, output out. One file per verb.
-#![allow(clippy::needless_pass_by_value, reason = "a verb takes its arguments over, whether it needs to or not")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a verb takes its arguments over, whether it needs to or not"
+)]
 
 mod attach;
 mod bundle;
