@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `@supervise` | the engine, sealed and detached | the process that keeps one container |
 //! | `@remove --dir DIR` | the supervisor, by becoming it | removes a container that was to go at its end |
-//! | `@clean --dir DIR` | the engine | does what a supervisor that was killed would have done |
+//! | `@clean --dir DIR [--code N]` | the engine | does what a supervisor that was killed would have done |
 //! | `@sync --dir ROOT` | a pull | makes layers of earlier pulls durable |
 //! | `@init -- ARGS…` | the runtime, as pid 1 of a container | reaps orphans and passes signals on (`--init`) |
 
@@ -23,7 +23,7 @@ pub fn main(role: &str, arguments: &[OsString]) -> ExitCode {
     let outcome = match role {
         "@supervise" => supervise(arguments),
         "@remove" => directory(arguments).and_then(|dir| bale_engine::Engine::remove_ended(&dir)),
-        "@clean" => directory(arguments).and_then(|dir| clean(&dir)),
+        "@clean" => clean_arguments(arguments).and_then(|(dir, code)| clean(&dir, code)),
         "@sync" => directory(arguments).and_then(|root| bale_engine::Engine::open(&root)?.make_durable()),
         "@init" => return crate::init::main(arguments),
         _ => Err(Fault::new(Kind::InvalidInput, format!("no inner role {role:?}"))),
@@ -51,17 +51,27 @@ fn directory(arguments: &[OsString]) -> Result<PathBuf> {
     }
 }
 
+fn clean_arguments(arguments: &[OsString]) -> Result<(PathBuf, Option<u8>)> {
+    match arguments {
+        [rest @ .., flag, code] if flag == "--code" => {
+            let code = code.to_str().and_then(|code| code.parse().ok());
+            let wrong = || Fault::new(Kind::InvalidInput, "--code wants a number up to 255");
+            Ok((directory(rest)?, Some(code.ok_or_else(wrong)?)))
+        }
+        rest => Ok((directory(rest)?, None)),
+    }
+}
+
 /// Removes what is left of a container whose supervisor was killed and that does not run, and writes its end down.
-fn clean(path: &std::path::Path) -> Result<()> {
+fn clean(path: &std::path::Path, code: Option<u8>) -> Result<()> {
     let dir = Dir::open_path(path)?;
     bale_runtime::kill_all(&dir)
         .or_else(|fault| if fault.kind() == Kind::NotFound { Ok(()) } else { Err(fault) })?;
     bale_runtime::teardown(&dir)?;
     let locked = dir.lock()?;
     let mut record = locked.load()?;
-    let lost = "its supervisor was killed, so nobody saw how it ended";
-    record.exit =
-        Some(Exit { code: None, signal: None, oom: false, at: time::now(), error: Some(lost.to_owned()) });
+    let lost = code.is_none().then(|| "its supervisor was killed, so nobody saw how it ended".to_owned());
+    record.exit = Some(Exit { code, signal: None, oom: false, at: time::now(), error: lost });
     record.phase = Phase::Stopped;
     record.init = None;
     record.supervisor = None;

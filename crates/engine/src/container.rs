@@ -1,13 +1,16 @@
 //! A container as the engine sees it: its directory, its record, and how it is.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 
-use bale_fault::{Fault, Kind, Result};
+use bale_fault::{Context, Fault, Kind, Result};
+use bale_record::control::LOG;
 use bale_record::{Dir, Phase, Record};
 use bale_spec::Digest;
 use bale_spec::generate::Volume;
 use bale_spec::options::RunOptions;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::Engine;
@@ -172,15 +175,23 @@ impl Container {
     ///
     /// # Errors
     /// `NotFound` when it was never started.
-    pub fn open_log(&self) -> Result<std::fs::File> {
-        use bale_fault::Context;
-        use rustix::fs::{Mode, OFlags};
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.dir, bale_record::control::LOG, flags, Mode::empty());
-        let fd = fd
-            .map_err(std::io::Error::from)
-            .within(|| format!("open the log of container {}", self.details.name))?;
-        Ok(std::fs::File::from(fd))
+    pub fn open_log(&self) -> Result<File> {
+        self.log(OFlags::RDONLY)
+    }
+
+    /// Opens the log for reading, and makes it if the container was never started.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub(crate) fn create_log(&self) -> Result<File> {
+        self.log(OFlags::RDONLY | OFlags::CREATE)
+    }
+
+    fn log(&self, flags: OFlags) -> Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.dir, LOG, flags, Mode::from_raw_mode(0o600));
+        let words = || format!("open the log of container {}", self.details.name);
+        Ok(File::from(fd.map_err(std::io::Error::from).within(words)?))
     }
 }
 

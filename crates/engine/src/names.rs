@@ -17,7 +17,7 @@ use crate::Engine;
 use crate::container::{Container, Status};
 
 /// The longest name.
-const LIMIT: usize = 128;
+const LIMIT: usize = 200;
 
 /// Checks a name against docker's rule `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
 ///
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn names_are_checked_and_invented() {
-        for bad in ["", "a", "-a", "a b", "a/b", &"x".repeat(129), ".."] {
+        for bad in ["", "a", "-a", "a b", "a/b", &"x".repeat(201), ".."] {
             assert!(check(bad).is_err(), "{bad}");
         }
         assert!(check(&invent([1, 2, 3, 4], 0)).is_ok() && check(&invent([9, 9, 9, 9], 7)).is_ok());

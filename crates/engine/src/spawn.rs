@@ -60,20 +60,23 @@ pub fn wait_end(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Runs an inner role of this binary on a container and waits for it.
+/// Does the work of a supervisor that was killed: removes what is left of the container and writes its end down, with
+/// the exit status if somebody knows it. The role `@clean` does it, as this crate has no runtime.
 ///
 /// # Errors
 /// What the role said.
-pub fn run_role(role: &str, dir: &Dir) -> Result<()> {
-    let arguments = [OsStr::new(role), OsStr::new("--dir"), dir.path().as_os_str()];
+pub fn clean(dir: &Dir, code: Option<u8>) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.output().within(|| format!("run `bale {role}`"))?;
+    command.args([OsStr::new("@clean"), OsStr::new("--dir"), dir.path().as_os_str()]);
+    if let Some(code) = code {
+        command.args(["--code", &code.to_string()]);
+    }
+    let output = command.stdin(Stdio::null()).output().within(|| "run `bale @clean`")?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim().trim_start_matches("bale: ").to_owned();
-    let words = if said.is_empty() { format!("`bale {role}` ended with {}", output.status) } else { said };
+    let words = if said.is_empty() { format!("`bale @clean` ended with {}", output.status) } else { said };
     Err(Fault::new(Kind::Os, words))
 }

@@ -1,12 +1,14 @@
 //! `start`: a supervisor takes a container over and runs its program.
 
-use bale_fault::{Fault, Kind, Result};
+use std::fs::File;
+
+use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::settings::{Input, Settings};
 use bale_record::{Phase, ProcessId, Record};
+use bale_sys::signal::SignalFd;
 
 use crate::Engine;
 use crate::attach::{AttachOptions, Left, block_signals, check_terminal, exit_of_record, relay};
-use crate::client::Client;
 use crate::container::{Container, Status, status};
 use crate::spawn;
 
@@ -117,34 +119,28 @@ pub(crate) fn launch(container: &Container, mode: Mode) -> std::result::Result<R
     };
     let prepared = match mode {
         Mode::Detached => None,
-        // Blocked before the container exists, so that no signal is lost in between.
-        Mode::Attached { stdin, signals } => {
-            check_terminal(stdin, details.tty).map_err(Launch::NotSpawned)?;
-            let blocked = block_signals().map_err(Launch::NotSpawned)?;
-            Some((
-                blocked,
-                log_length(container),
-                AttachOptions { stdin, tty: details.tty, signals, from_bytes: 0 },
-            ))
-        }
+        Mode::Attached { stdin, signals } => Some(prepare(container, stdin, signals).map_err(Launch::NotSpawned)?),
     };
     let client = spawn::supervise(&settings).map_err(Launch::NotSpawned)?;
     spawn::wait_started(&client).map_err(Launch::Failed)?;
-    let Some((blocked, from_bytes, options)) = prepared else { return Ok(Ran::InBackground) };
-    let left = connect(container, &client, &blocked, AttachOptions { from_bytes, ..options });
-    left.map(Ran::Foreground).map_err(Launch::Failed)
+    let Some(foreground) = prepared else { return Ok(Ran::InBackground) };
+    let left = relay(&client, &foreground.blocked, foreground.log, foreground.options).map_err(Launch::Failed)?;
+    Ok(Ran::Foreground(if left == Left::Lost { exit_of_record(container) } else { left }))
 }
 
-fn log_length(container: &Container) -> u64 {
-    container.open_log().and_then(|log| Ok(log.metadata().map_or(0, |m| m.len()))).unwrap_or(0)
-}
-
-fn connect(
-    container: &Container,
-    client: &Client,
-    blocked: &bale_sys::signal::SignalFd,
+/// What the user's side of a container needs.
+struct Foreground {
+    blocked: SignalFd,
+    log: File,
     options: AttachOptions,
-) -> Result<Left> {
-    let left = relay(client, blocked, container.open_log()?, options)?;
-    Ok(if left == Left::Lost { exit_of_record(container) } else { left })
+}
+
+/// Gets the user's side ready before the container exists: no signal is lost in between, and the log of one that is
+/// gone again in no time can still be read.
+fn prepare(container: &Container, stdin: bool, signals: bool) -> Result<Foreground> {
+    let tty = container.details.tty;
+    check_terminal(stdin, tty)?;
+    let log = container.create_log()?;
+    let from_bytes = log.metadata().within(|| "stat the log")?.len();
+    Ok(Foreground { blocked: block_signals()?, log, options: AttachOptions { stdin, tty, signals, from_bytes } })
 }

@@ -80,7 +80,7 @@ impl Engine {
             return if fault.kind() == Kind::NotFound { Ok(container) } else { Err(fault) };
         }
         if container.record.phase != Phase::Stopped && !container.status().is_running() {
-            spawn::run_role("@clean", &container.dir)?;
+            spawn::clean(&container.dir, None)?;
             container.refresh()?;
         }
         Ok(container)

@@ -1,13 +1,21 @@
 //! `wait`: the exit status of a container.
 
+use std::os::fd::OwnedFd;
+
 use bale_fault::{Fault, Kind, Result};
+use bale_record::Phase;
 use bale_record::control::Event;
-use bale_sys::process;
+use bale_sys::error::Call;
+use bale_sys::process::{self, Ended};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::Engine;
 use crate::client::{Client, Said};
 use crate::container::{Container, Status};
 use crate::stop::init_of;
+
+/// How long the host's init may take to reap an orphan, in seconds.
+const REAP_SECONDS: i64 = 5;
 
 impl Engine {
     /// Waits until a container does not run and returns its exit status; 0 for one that never ran.
@@ -23,8 +31,8 @@ impl Engine {
         }
         if let Some(init) = init {
             process::wait_end(&init, None)?;
-            if let Some(ended) = process::exit_of(&init) {
-                return Ok(ended.status());
+            if let Some(ended) = exit_of(&init)? {
+                return write_down(container, ended).map(|()| ended.status());
             }
         }
         if let Err(fault) = container.refresh() {
@@ -51,6 +59,26 @@ impl Engine {
             }
         }
     }
+}
+
+/// Does the work of a supervisor that was killed, with the exit status that only this process knows.
+fn write_down(mut container: Container, ended: Ended) -> Result<()> {
+    match container.refresh() {
+        Err(fault) if fault.kind() == Kind::NotFound => return Ok(()),
+        other => other?,
+    }
+    let lost = container.record.supervisor.as_ref().is_some_and(|supervisor| !supervisor.is_alive());
+    if container.record.phase == Phase::Running && lost {
+        crate::spawn::clean(&container.dir, Some(ended.status()))?;
+    }
+    Ok(())
+}
+
+/// Returns how a process ended that is no child of this one: the kernel tells once its parent has reaped it.
+fn exit_of(init: &OwnedFd) -> Result<Option<Ended>> {
+    let timeout = Timespec { tv_sec: REAP_SECONDS, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(init, PollFlags::HUP)], Some(&timeout)).call(|| "poll(<pidfd>)")?;
+    Ok(process::exit_of(init))
 }
 
 fn unknown(name: &str) -> Fault {

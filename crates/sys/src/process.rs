@@ -86,12 +86,9 @@ pub fn fork_once(body: impl FnOnce() -> u8) -> Result<Child> {
 /// # Errors
 /// `EINVAL` when it has more.
 pub fn one_thread() -> Result<()> {
-    let stat = rustix::fs::stat(c"/proc/self/task").call(|| "stat(\"/proc/self/task\")")?;
-    // Each thread is a directory there: link count is threads plus two.
-    match stat.st_nlink.saturating_sub(2) {
-        1 => Ok(()),
-        threads => Err(Error::new(format!("clone in a process with {threads} threads"), Errno::INVAL)),
-    }
+    // unshare(2): CLONE_THREAD is refused with EINVAL when there are several threads and has no effect otherwise. It
+    // needs no procfs, which may be another process namespace's after setns.
+    raw::unshare(libc::CLONE_THREAD).map_err(|errno| Error::new("unshare(CLONE_THREAD), to check that there is one thread", errno))
 }
 
 /// Waits for the end of a child.

@@ -1,37 +1,27 @@
 //! Signals as descriptors, and dispositions.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Call, Error, Result};
+use crate::raw;
 
 /// Signals that are blocked and read from a descriptor instead.
 #[derive(Debug)]
 pub struct SignalFd(OwnedFd);
 
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+/// Bit n-1 is signal n.
+fn mask_of(signals: &[i32]) -> u64 {
+    signals.iter().filter(|signal| (1..=64).contains(*signal)).fold(0, |mask, signal| mask | 1 << (signal - 1))
 }
 
-fn set_of(signals: &[i32]) -> libc::sigset_t {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset wants a pointer to writable memory of a sigset_t, which `set` is.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    for &signal in signals {
-        // SAFETY: `set` was initialised by sigemptyset; a wrong number is answered with EINVAL and changes nothing.
-        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-    }
-    // SAFETY: sigemptyset initialised it and cannot fail with a valid pointer.
-    unsafe { set.assume_init() }
-}
-
-fn change_mask(how: i32, signals: &[i32]) -> Result<()> {
-    let set = set_of(signals);
-    // SAFETY: `set` is an initialised set that outlives the call; the old mask is not asked for.
-    let answer = unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
-    if answer == 0 { Ok(()) } else { Err(Error::new("rt_sigprocmask()", Errno::from_raw_os_error(answer))) }
+fn block(mask: u64) -> Result<()> {
+    let call = "rt_sigprocmask()";
+    // All are blocked while the old mask is not known, so that none slips through in between.
+    let old = raw::signal_mask(u64::MAX).call(|| call)?;
+    raw::signal_mask(old | mask).call(|| call)?;
+    Ok(())
 }
 
 impl SignalFd {
@@ -40,13 +30,9 @@ impl SignalFd {
     /// # Errors
     /// The failed call.
     pub fn block(signals: &[i32]) -> Result<Self> {
-        change_mask(libc::SIG_BLOCK, signals)?;
-        let set = set_of(signals);
-        // SAFETY: `set` is an initialised set that outlives the call; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(Error::new("signalfd4()", last_errno()));
-        }
+        let mask = mask_of(signals);
+        block(mask)?;
+        let fd = raw::signalfd(mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).call(|| "signalfd4()")?;
         // SAFETY: the kernel has just returned this descriptor, so nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -95,6 +81,6 @@ mod tests {
         // SAFETY: raise only sends a signal to the calling thread, which blocks it.
         assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
         assert_eq!(signals.next().unwrap(), Some(libc::SIGURG));
-        change_mask(libc::SIG_SETMASK, &[]).unwrap();
+        raw::signal_mask(0).unwrap();
     }
 }

@@ -95,14 +95,20 @@ fn id(one: &Listed, full: bool) -> String {
     if full { one.id.clone() } else { one.id.chars().take(12).collect() }
 }
 
-/// Quotes a command as docker does, and cuts it to 20 letters with an ellipsis for the last.
+/// Quotes a command as docker does: words with blanks get single quotes, the whole is cut to 20 letters with an
+/// ellipsis for the last, and double quotes in it are escaped.
 fn command(words: &[String], full: bool) -> String {
-    let whole = words.join(" ");
-    if full || whole.chars().count() <= COMMAND_LETTERS {
-        return format!("\"{whole}\"");
-    }
-    let cut: String = whole.chars().take(COMMAND_LETTERS - 1).collect();
-    format!("\"{cut}…\"")
+    let quoted = words.iter().enumerate().map(|(index, word)| match word.contains(' ') && index > 0 {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    });
+    let whole = quoted.collect::<Vec<_>>().join(" ");
+    let shown = if full || whole.chars().count() <= COMMAND_LETTERS {
+        whole
+    } else {
+        whole.chars().take(COMMAND_LETTERS - 1).chain(std::iter::once('…')).collect()
+    };
+    format!("\"{}\"", shown.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t"))
 }
 
 #[cfg(test)]
@@ -120,5 +126,7 @@ mod tests {
             assert_eq!(command(&words(typed), false), shown);
             assert_eq!(command(&words(typed), true), format!("\"{typed}\""));
         }
+        let script = ["sh", "-c", "echo \"a b\""].map(str::to_owned);
+        assert_eq!(command(&script, true), r#""sh -c 'echo \"a b\"'""#);
     }
 }
