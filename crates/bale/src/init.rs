@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
 
-use bale_fault::{Fault, Kind};
+use bale_fault::{Context, Fault, Kind};
+use bale_sys::process;
 use bale_sys::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -25,17 +26,25 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&error.into()),
     };
-    let child = Command::new(&program[0]).args(&program[1..]).process_group(0).spawn();
-    match child {
-        Ok(child) => keep(&signals, i32::try_from(child.id()).unwrap_or(0)),
-        Err(error) => {
-            let kind = match error.kind() {
-                std::io::ErrorKind::NotFound => Kind::ProgramNotFound,
-                _ => Kind::ProgramNotExecutable,
-            };
-            fail(&Fault::new(kind, format!("exec {:?}", program[0])).caused_by(error))
-        }
+    match process::fork_once(|| become_program(program)) {
+        Ok(child) => keep(&signals, child.pid),
+        Err(error) => fail(&error.into()),
     }
+}
+
+/// Runs in the child; returns only when the program cannot be executed, with the exit status that says so.
+fn become_program(program: &[OsString]) -> u8 {
+    process::default_signals();
+    let error = Command::new(&program[0]).args(&program[1..]).process_group(0).exec();
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => Kind::ProgramNotFound,
+        _ => Kind::ProgramNotExecutable,
+    };
+    let fault: bale_fault::Result<()> = Err(error).within(|| format!("exec {:?}", program[0]));
+    if let Err(fault) = fault {
+        exit::report(&fault);
+    }
+    if kind == Kind::ProgramNotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE }
 }
 
 fn fail(fault: &Fault) -> ExitCode {

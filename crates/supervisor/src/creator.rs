@@ -6,7 +6,7 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::control::{Event, Failure};
 use bale_record::{Dir, Exit, Phase, ProcessId, Record, time};
 use bale_runtime::{CgroupManager, CreateOptions, InitParent, RootSource, Stdio};
-use bale_spec::runtime::{Mount, RuntimeConfig};
+use bale_spec::runtime::RuntimeConfig;
 use bale_sys::error::Call;
 use bale_sys::file;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -119,22 +119,11 @@ fn config(dir: &Dir, record: &Record) -> Result<RuntimeConfig> {
     Ok(config)
 }
 
-/// Where the small init is seen in the container: on the file system of `/dev`, so that nothing is left in the root.
-const INIT: &str = "/dev/.bale-init";
-
-/// Has the program started by a small init, which is this sealed binary (`bale @init`), mounted read-only.
+/// Has the program started by a small init, which is this sealed binary (`bale @init`).
 fn put_init_in_front(config: &mut RuntimeConfig) {
-    let options = ["bind", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec();
-    config.mounts.push(Mount {
-        destination: INIT.to_owned(),
-        kind: Some("bind".to_owned()),
-        source: Some("/proc/self/exe".to_owned()),
-        options,
-        ..Mount::default()
-    });
     if let Some(process) = &mut config.process {
         let program = std::mem::take(&mut process.args);
-        process.args = [INIT, "@init", "--"].map(str::to_owned).into_iter().chain(program).collect();
+        process.args = ["/proc/self/exe", "@init", "--"].map(str::to_owned).into_iter().chain(program).collect();
     }
 }
 

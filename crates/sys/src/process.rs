@@ -86,9 +86,18 @@ pub fn fork_once(body: impl FnOnce() -> u8) -> Result<Child> {
 /// # Errors
 /// `EINVAL` when it has more.
 pub fn one_thread() -> Result<()> {
+    let call = || "unshare(CLONE_THREAD), to count threads";
     // unshare(2): CLONE_THREAD is refused with EINVAL when there are several threads and has no effect otherwise. It
-    // needs no procfs, which may be another process namespace's after setns.
-    raw::unshare(libc::CLONE_THREAD).map_err(|errno| Error::new("unshare(CLONE_THREAD), to check that there is one thread", errno))
+    // needs no procfs, which is another process namespace's after setns.
+    match raw::unshare(libc::CLONE_THREAD) {
+        // Inside a container a filter refuses unshare, and procfs is its own.
+        Err(Errno::PERM | Errno::NOSYS) => {
+            // Each thread is a directory there: the link count is threads plus two.
+            let tasks = rustix::fs::stat(c"/proc/self/task").call(|| "stat(\"/proc/self/task\")")?;
+            if tasks.st_nlink == 3 { Ok(()) } else { Err(Error::new(call(), Errno::INVAL)) }
+        }
+        other => other.call(call),
+    }
 }
 
 /// Waits for the end of a child.
