@@ -73,12 +73,22 @@ pub fn clone(how: Clone<'_>, body: impl FnOnce() -> u8) -> Result<Child> {
     }
 }
 
-/// Forks: [`clone`] without any flag.
+/// Forks: the child is as with [`clone`].
 ///
 /// # Errors
 /// As [`clone`].
 pub fn fork_once(body: impl FnOnce() -> u8) -> Result<Child> {
-    clone(Clone::default(), body)
+    one_thread()?;
+    // Not clone3, which Docker's filter answers with ENOSYS: this is also for use inside containers.
+    match raw::fork().call(|| "fork()")? {
+        0 => raw::exit_now(i32::from(body())),
+        pid => {
+            let own = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::new("fork()", Errno::IO))?;
+            // The pid cannot mean another process before this one reaps it.
+            let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty());
+            Ok(Child { pid, pidfd: pidfd.call(|| format!("pidfd_open({pid})"))? })
+        }
+    }
 }
 
 /// Checks that this process has one thread.
