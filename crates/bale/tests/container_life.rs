@@ -42,12 +42,12 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn supervisor_of(bale: &Bale, name: &str) -> i32 {
-    field(bale, name, ".Bale.supervisor.pid").parse().unwrap()
+    field(bale, name, ".Bale.supervisor.pid").parse().expect("a pid")
 }
 
 fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` without such an image or bundle; `AlreadyExists` when the name is taken; `InvalidInput` for options
     /// that do not fit. Nothing is left then.
-    pub fn create(&self, options: CreateOptions, progress: &mut dyn Progress) -> Result<Created> {
+    pub fn create(&self, options: &CreateOptions, progress: &mut dyn Progress) -> Result<Created> {
         let created = self.draft(options, progress)?;
         created.container.set_phase(Phase::Configured)?;
         Ok(created)
@@ -79,21 +79,21 @@ impl Engine {
 
     /// Makes a container whose record still says that it is being made by this process: for `run`, where it counts
     /// only once its supervisor has taken over.
-    pub(crate) fn draft(&self, options: CreateOptions, progress: &mut dyn Progress) -> Result<Created> {
+    pub(crate) fn draft(&self, options: &CreateOptions, progress: &mut dyn Progress) -> Result<Created> {
         if let Some(name) = &options.run.name {
             names::check(name)?;
         }
         let store = self.store()?;
         let hold = store.hold()?;
         let origin = match &options.source {
-            Source::Image(name) => Origin::Image(Box::new(self.find_or_pull(name, &options, progress)?)),
+            Source::Image(name) => Origin::Image(Box::new(self.find_or_pull(name, options, progress)?)),
             Source::Bundle(path) => Origin::Bundle(Box::new(bundle::open(path, &options.run)?)),
         };
-        let mut draft = Draft::begin(self, &options, &origin)?;
+        let mut draft = Draft::begin(self, options, &origin)?;
         let remarks = match &origin {
             Origin::Image(image) => {
                 let lowers = self.lowers(&store, &hold, image)?;
-                draft.fill_from_image(&options, image, lowers)?
+                draft.fill_from_image(options, image, lowers)?
             }
             Origin::Bundle(bundle) => draft.fill_from_bundle(bundle)?,
         };

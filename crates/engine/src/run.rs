@@ -14,7 +14,7 @@ impl Engine {
     /// be removed at its end.
     pub fn run(
         &self,
-        options: CreateOptions,
+        options: &CreateOptions,
         mode: Mode,
         progress: &mut dyn Progress,
         made: &mut dyn FnMut(&Created) -> Result<()>,

@@ -48,7 +48,9 @@ pub fn main(settings: &Settings) -> Result<()> {
     // does not inherit it.
     bale_sys::signal::ignore(&IGNORED);
     let parts = main_loop::Parts { log, channels, listener, report };
-    let end = main_loop::MainLoop::new(parts, starter, settings.input == Input::Once)?.run()?;
+    // A terminal has no end of input that a client could give it by leaving.
+    let once = settings.input == Input::Once && !settings.tty;
+    let end = main_loop::MainLoop::new(parts, starter, once)?.run()?;
     let clients = exit::tell(&dir, end)?;
     if settings.remove { exit::become_remover(&dir, &clients) } else { Ok(()) }
 }

@@ -41,7 +41,7 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
     let cidfile = args.flags.cidfile.clone();
     let mut progress = progress(args.flags.quiet);
     let options = args.flags.resolve(&args.image, args.command)?;
-    let created = engine.create(options, progress.as_mut())?;
+    let created = engine.create(&options, progress.as_mut())?;
     remark(&created);
     if let Some(path) = cidfile {
         write_cidfile(&path, created.container.id())?;

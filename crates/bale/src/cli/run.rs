@@ -58,7 +58,7 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
         remark(created);
         cidfile.as_deref().map_or(Ok(()), |path| write_cidfile(path, created.container.id()))
     };
-    let ran = engine.run(options, mode, progress.as_mut(), &mut made)?;
+    let ran = engine.run(&options, mode, progress.as_mut(), &mut made)?;
     if matches!(ran, Ran::InBackground) {
         output::write(&format!("{id}\n"))?;
     }
