@@ -119,12 +119,15 @@ pub(crate) fn launch(container: &Container, mode: Mode) -> std::result::Result<R
     };
     let prepared = match mode {
         Mode::Detached => None,
-        Mode::Attached { stdin, signals } => Some(prepare(container, stdin, signals).map_err(Launch::NotSpawned)?),
+        Mode::Attached { stdin, signals } => {
+            Some(prepare(container, stdin, signals).map_err(Launch::NotSpawned)?)
+        }
     };
     let client = spawn::supervise(&settings).map_err(Launch::NotSpawned)?;
     spawn::wait_started(&client).map_err(Launch::Failed)?;
     let Some(foreground) = prepared else { return Ok(Ran::InBackground) };
-    let left = relay(&client, &foreground.blocked, foreground.log, foreground.options).map_err(Launch::Failed)?;
+    let left =
+        relay(&client, &foreground.blocked, foreground.log, foreground.options).map_err(Launch::Failed)?;
     Ok(Ran::Foreground(if left == Left::Lost { exit_of_record(container) } else { left }))
 }
 
@@ -142,5 +145,9 @@ fn prepare(container: &Container, stdin: bool, signals: bool) -> Result<Foregrou
     check_terminal(stdin, tty)?;
     let log = container.create_log()?;
     let from_bytes = log.metadata().within(|| "stat the log")?.len();
-    Ok(Foreground { blocked: block_signals()?, log, options: AttachOptions { stdin, tty, signals, from_bytes } })
+    Ok(Foreground {
+        blocked: block_signals()?,
+        log,
+        options: AttachOptions { stdin, tty, signals, from_bytes },
+    })
 }

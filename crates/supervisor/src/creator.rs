@@ -123,7 +123,8 @@ fn config(dir: &Dir, record: &Record) -> Result<RuntimeConfig> {
 fn put_init_in_front(config: &mut RuntimeConfig) {
     if let Some(process) = &mut config.process {
         let program = std::mem::take(&mut process.args);
-        process.args = ["/proc/self/exe", "@init", "--"].map(str::to_owned).into_iter().chain(program).collect();
+        process.args =
+            ["/proc/self/exe", "@init", "--"].map(str::to_owned).into_iter().chain(program).collect();
     }
 }
 

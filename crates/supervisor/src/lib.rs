@@ -14,6 +14,9 @@
 //! does so in the creator. It has one thread and ignores the signals that end terminals and sessions; to stop a
 //! container, signal the container. What a client reads it reads from the log ([`bale_record::control`]), so a client
 //! that is slow, stopped or gone cannot hold the container back.
+//!
+//! It stays in the cgroup of whoever started it, so a service manager that ends that cgroup ends it too; it does not
+//! leave by itself, as only the caller knows whether the container is meant to be part of a service.
 
 mod clients;
 mod creator;
