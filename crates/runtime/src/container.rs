@@ -107,7 +107,9 @@ fn decide(options: &CreateOptions<'_>) -> Result<Plan> {
     let terminal = options.config.process.as_ref().is_some_and(|p| p.terminal);
     if matches!(options.stdio, Stdio::ConsoleSocket(_)) && !terminal {
         let words = "cannot use console socket if runc will not detach or allocate tty";
-        return Err(Fault::new(Kind::InvalidInput, words).hint("set process.terminal, or leave out --console-socket"));
+        return Err(
+            Fault::new(Kind::InvalidInput, words).hint("set process.terminal, or leave out --console-socket")
+        );
     }
     if options.cgroup_manager == CgroupManager::Systemd {
         return Err(cgroup::systemd::unsupported());
@@ -120,7 +122,9 @@ fn cgroup_path(options: &CreateOptions<'_>) -> (String, bool) {
     let asked = options.config.linux.as_ref().and_then(|l| l.cgroups_path.clone()).filter(|p| !p.is_empty());
     match asked {
         Some(path) => (path, true),
-        None => (format!("{}/{}", options.default_cgroup_parent.trim_end_matches('/'), options.dir.id()), false),
+        None => {
+            (format!("{}/{}", options.default_cgroup_parent.trim_end_matches('/'), options.dir.id()), false)
+        }
     }
 }
 
@@ -230,7 +234,8 @@ fn spawn(
     let proc = open_proc()?;
     let stdio = match &options.stdio {
         Stdio::Fds { stdin, stdout, stderr } => {
-            let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
+            let copy =
+                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
             Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
         }
         _ => None,
@@ -253,7 +258,8 @@ fn spawn(
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     let entered = Entered::enter(plan, opened)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
-    let how = process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
+    let how =
+        process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
     let child = process::clone(how, || init::run(&plan.ops, &given, &plan.program, &plan.filter));
     entered.leave()?;
     child.map_err(Fault::from).map_err(|fault| fault.within("clone the container's init"))
@@ -390,7 +396,8 @@ fn send_listener(options: &CreateOptions<'_>, record: &Record, child: &Child, fd
         "state": state,
     });
     let socket = socket::connect_stream(Path::new(path)).call(|| format!("connect({path:?})"))?;
-    socket::send_fd(&socket, message.to_string().as_bytes(), fd.as_fd()).call(|| "sendmsg(<listenerPath>)")?;
+    socket::send_fd(&socket, message.to_string().as_bytes(), fd.as_fd())
+        .call(|| "sendmsg(<listenerPath>)")?;
     Ok(())
 }
 
@@ -428,7 +435,9 @@ fn undo(options: &CreateOptions<'_>, record: &Record, locked: &Locked<'_>, befor
     }
     let _ = match before {
         Some(before) => locked.save(before).map_err(drop),
-        None => rustix::fs::unlinkat(options.dir, bale_record::FILE, rustix::fs::AtFlags::empty()).map_err(drop),
+        None => {
+            rustix::fs::unlinkat(options.dir, bale_record::FILE, rustix::fs::AtFlags::empty()).map_err(drop)
+        }
     };
 }
 
@@ -472,11 +481,18 @@ fn check_startable(record: &Record) -> Result<()> {
 
 fn let_go(dir: &Dir, record: &Record) -> Result<()> {
     let open = |name: &str, flags: OFlags| {
-        rustix::fs::openat(dir, name, flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(
+            dir,
+            name,
+            flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     };
     let result = open(RESULT_FIFO, OFlags::RDONLY).call(|| format!("openat({RESULT_FIFO:?})"))?;
     let start = match open(START_FIFO, OFlags::WRONLY) {
-        Err(Errno::NXIO) => return Err(Fault::new(Kind::Conflict, "cannot start a container that has stopped")),
+        Err(Errno::NXIO) => {
+            return Err(Fault::new(Kind::Conflict, "cannot start a container that has stopped"));
+        }
         other => other.call(|| format!("openat({START_FIFO:?})"))?,
     };
     rustix::io::write(&start, b"1").call(|| "write(<start.fifo>)")?;

@@ -69,9 +69,16 @@ fn running_init(record: &Record, ignore_paused: bool) -> Result<OwnedFd> {
     match life::status(record) {
         Status::Running | Status::Created => life::open_init(record),
         Status::Paused if ignore_paused => life::open_init(record),
-        Status::Paused => Err(Fault::new(Kind::Conflict, "cannot exec in a paused container (use --ignore-paused to override)")),
-        Status::Stopped => Err(Fault::new(Kind::Conflict, "cannot exec in a stopped container: container not running")),
-        Status::Creating => Err(Fault::new(Kind::Conflict, "cannot exec in a container that is being created")),
+        Status::Paused => Err(Fault::new(
+            Kind::Conflict,
+            "cannot exec in a paused container (use --ignore-paused to override)",
+        )),
+        Status::Stopped => {
+            Err(Fault::new(Kind::Conflict, "cannot exec in a stopped container: container not running"))
+        }
+        Status::Creating => {
+            Err(Fault::new(Kind::Conflict, "cannot exec in a container that is being created"))
+        }
     }
 }
 
@@ -127,7 +134,8 @@ fn start(
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let stdio = match &options.stdio {
         Stdio::Fds { stdin, stdout, stderr } => {
-            let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
+            let copy =
+                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
             Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
         }
         _ => None,
@@ -168,16 +176,26 @@ fn start(
 }
 
 fn send_listener(record: &Record, _child: &Child, fd: &OwnedFd) -> Result<()> {
-    let words = format!("container {}: exec under a notifying seccomp filter (listener {})", record.id, fd.as_raw_fd());
+    let words = format!(
+        "container {}: exec under a notifying seccomp filter (listener {})",
+        record.id,
+        fd.as_raw_fd()
+    );
     Err(Fault::new(Kind::Unsupported, words))
 }
 
-fn publish(options: &ExecOptions<'_>, pid_file: Option<&(OwnedFd, String)>, started: &Executed) -> Result<()> {
+fn publish(
+    options: &ExecOptions<'_>,
+    pid_file: Option<&(OwnedFd, String)>,
+    started: &Executed,
+) -> Result<()> {
     if let Some(socket) = &options.pidfd_socket {
         socket::send_fd(socket, b"setns", started.pidfd.as_fd()).call(|| "sendmsg(<pidfd socket>)")?;
     }
     match pid_file {
-        Some((dir, name)) => replace_pid_file(dir, name, started.pid).within(|| format!("write pid file {name:?}")),
+        Some((dir, name)) => {
+            replace_pid_file(dir, name, started.pid).within(|| format!("write pid file {name:?}"))
+        }
         None => Ok(()),
     }
 }

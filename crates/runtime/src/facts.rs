@@ -17,8 +17,10 @@ const PASSWD_LIMIT_BYTES: usize = 1 << 20;
 /// Gathers what the plan of `config` needs, and nothing else.
 pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve_fds: u32) -> Result<Facts> {
     let layout = Host::detect().map_or(Layout::Unified, Host::layout);
-    let mounts_cgroups = config.mounts.iter().any(|m| matches!(m.kind.as_deref(), Some("cgroup" | "cgroup2")));
-    let labels = config.linux.as_ref().is_some_and(|l| l.mount_label.as_deref().is_some_and(|l| !l.is_empty()));
+    let mounts_cgroups =
+        config.mounts.iter().any(|m| matches!(m.kind.as_deref(), Some("cgroup" | "cgroup2")));
+    let labels =
+        config.linux.as_ref().is_some_and(|l| l.mount_label.as_deref().is_some_and(|l| !l.is_empty()));
     let home = match &config.process {
         Some(process) if process::wants_home(process) => home(config, bundle, root, process),
         _ => "/".to_owned(),
@@ -73,7 +75,8 @@ fn home(config: &RuntimeConfig, bundle: &Path, root: &RootSource, process: &Proc
 
 fn home_below(root: &RootFd, uid: u32) -> Option<String> {
     let passwd = RelPath::new("etc/passwd").ok()?;
-    let file = root.open_at(&passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot).ok()?;
+    let file =
+        root.open_at(&passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot).ok()?;
     let text = bale_sys::file::read_fd_bounded(file, "etc/passwd", PASSWD_LIMIT_BYTES).ok()?;
     Some(process::home_of(&String::from_utf8_lossy(&text), uid))
 }

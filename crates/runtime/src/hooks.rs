@@ -19,7 +19,8 @@ pub fn run(name: &str, hooks: &[Hook], state: &State, bundle: &Path) -> Result<(
     if hooks.is_empty() {
         return Ok(());
     }
-    let text = serde_json::to_vec(state).map_err(|e| Fault::new(Kind::Internal, "write the state").caused_by(e))?;
+    let text =
+        serde_json::to_vec(state).map_err(|e| Fault::new(Kind::Internal, "write the state").caused_by(e))?;
     for (index, hook) in hooks.iter().enumerate() {
         let path = format!("hooks.{name}[{index}]");
         check_hook(&path, hook)?;
@@ -55,7 +56,10 @@ fn run_one(hook: &Hook, state: &[u8], timeout_ms: Option<u32>, bundle: &Path) ->
     }
     let status = child.wait().within(|| "wait for it")?;
     if !ended {
-        return Err(Fault::new(Kind::Unavailable, format!("ran longer than {} s", timeout_ms.unwrap_or(0) / 1000)));
+        return Err(Fault::new(
+            Kind::Unavailable,
+            format!("ran longer than {} s", timeout_ms.unwrap_or(0) / 1000),
+        ));
     }
     if status.success() {
         return Ok(());

@@ -20,7 +20,9 @@ pub mod seccomp;
 
 pub use container::{create, explain, start};
 pub use exec::exec;
-pub use life::{delete, kill, kill_all, oom_killed, pause, processes, resume, state, teardown, update};
+pub use life::{
+    delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update,
+};
 pub use options::{
     CgroupManager, CreateOptions, Created, ExecOptions, Executed, InitParent, RootSource, Stdio,
 };

@@ -46,7 +46,8 @@ fn load(dir: &Dir) -> Result<Record> {
     match dir.load() {
         Err(fault) if fault.kind() == Kind::NotFound => {
             let words = format!("container {:?} does not exist: its making was cut short", dir.id());
-            Err(Fault::new(Kind::NotFound, words).hint(format!("remove what is left of it: delete --force {}", dir.id())))
+            Err(Fault::new(Kind::NotFound, words)
+                .hint(format!("remove what is left of it: delete --force {}", dir.id())))
         }
         other => other,
     }
@@ -55,13 +56,29 @@ fn load(dir: &Dir) -> Result<Record> {
 /// Returns the status that record and kernel give together.
 pub(crate) fn status(record: &Record) -> Status {
     if !record.init.as_ref().is_some_and(ProcessId::is_alive) {
-        return if record.phase == Phase::Creating && record.init.is_none() { Status::Creating } else { Status::Stopped };
+        return if record.phase == Phase::Creating && record.init.is_none() {
+            Status::Creating
+        } else {
+            Status::Stopped
+        };
     }
     let frozen = || open_cgroup(record).is_ok_and(|group| group.is_frozen().unwrap_or(false));
     match record.phase {
         Phase::Configured | Phase::Creating => Status::Creating,
-        Phase::Created => if frozen() { Status::Paused } else { Status::Created },
-        Phase::Starting | Phase::Running | Phase::Removing => if frozen() { Status::Paused } else { Status::Running },
+        Phase::Created => {
+            if frozen() {
+                Status::Paused
+            } else {
+                Status::Created
+            }
+        }
+        Phase::Starting | Phase::Running | Phase::Removing => {
+            if frozen() {
+                Status::Paused
+            } else {
+                Status::Running
+            }
+        }
         Phase::Stopped => Status::Stopped,
     }
 }
@@ -124,7 +141,9 @@ pub fn delete(dir: Dir, force: bool) -> Result<()> {
     let status = status(&record);
     if matches!(status, Status::Running | Status::Paused) && !force {
         let words = format!("cannot delete container {} that is not stopped: {}", record.id, status.name());
-        return Err(Fault::new(Kind::Conflict, words).hint(format!("kill it first, or delete --force {}", record.id)));
+        return Err(
+            Fault::new(Kind::Conflict, words).hint(format!("kill it first, or delete --force {}", record.id))
+        );
     }
     if status == Status::Creating && record.phase == Phase::Creating && !force && record.init.is_none() {
         let words = format!("cannot delete container {} that is not stopped: creating", record.id);
@@ -166,7 +185,8 @@ fn end_processes(record: &Record) -> Result<()> {
         }
         if !process::wait_end(&pidfd, Some(END_TIMEOUT_MS))? {
             let words = format!("init ({}) does not end", init.pid);
-            return Err(Fault::new(Kind::Conflict, words).hint("it waits in the kernel, for a device or a file server"));
+            return Err(Fault::new(Kind::Conflict, words)
+                .hint("it waits in the kernel, for a device or a file server"));
         }
     }
     cgroup_of(record).map_or(Ok(()), remove_cgroup)
@@ -212,7 +232,9 @@ pub fn pause(dir: &Dir) -> Result<()> {
     let record = load(dir)?;
     match status(&record) {
         Status::Running | Status::Created => freeze(&record, true),
-        other => Err(Fault::new(Kind::Conflict, format!("container not running or created: {}", other.name()))),
+        other => {
+            Err(Fault::new(Kind::Conflict, format!("container not running or created: {}", other.name())))
+        }
     }
 }
 
@@ -252,4 +274,16 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
 pub fn oom_killed(dir: &Dir) -> bool {
     let kills = load(dir).and_then(|record| open_cgroup(&record)).and_then(|group| group.oom_kills());
     kills.is_ok_and(|kills| kills > 0)
+}
+
+/// Returns what a container has used.
+///
+/// # Errors
+/// `Conflict` when it does not run.
+pub fn stats(dir: &Dir) -> Result<cgroup::Stats> {
+    let record = load(dir)?;
+    if status(&record) == Status::Stopped {
+        return Err(Fault::new(Kind::Conflict, "container not running"));
+    }
+    open_cgroup(&record)?.stats()
 }

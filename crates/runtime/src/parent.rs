@@ -59,7 +59,8 @@ pub fn follow(
         match message[0] {
             FAILURE => {
                 let failure = Failure::decode(&message[..length]);
-                let failure = failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
+                let failure =
+                    failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
                 return Err(words::fault(&failure, ops.get(usize::from(failure.op)), program));
             }
             READY => return Ok(progress),
@@ -84,7 +85,8 @@ fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Resul
         p if p == Point::RuntimeHooks as u8 => (answers.hooks)(child.pid),
         p if p == Point::Limits as u8 => set_limits(child.pid, answers.limits),
         p if p == Point::Listener as u8 => {
-            let fd = rustix::process::pidfd_getfd(&child.pidfd, detail, rustix::process::PidfdGetfdFlags::empty());
+            let fd =
+                rustix::process::pidfd_getfd(&child.pidfd, detail, rustix::process::PidfdGetfdFlags::empty());
             (answers.listener)(child, fd.call(|| format!("pidfd_getfd(<init>, {detail})"))?)
         }
         other => Err(Fault::new(Kind::Internal, format!("init waits at an unknown point {other}"))),
@@ -106,9 +108,13 @@ fn set_limits(pid: i32, limits: &[Op]) -> Result<()> {
 /// Init died without a word: the kernel killed it, most often for memory.
 fn silent_end(child: &Child) -> Fault {
     match process::try_wait(&child.pidfd) {
-        Ok(Some(Ended::Signal(9))) => Fault::new(Kind::Exhausted, "init was killed while it set the container up")
-            .hint("the memory limit may be too low, or somebody killed it"),
-        Ok(Some(ended)) => Fault::new(Kind::Os, format!("init ended while it set the container up: {ended:?}")),
+        Ok(Some(Ended::Signal(9))) => {
+            Fault::new(Kind::Exhausted, "init was killed while it set the container up")
+                .hint("the memory limit may be too low, or somebody killed it")
+        }
+        Ok(Some(ended)) => {
+            Fault::new(Kind::Os, format!("init ended while it set the container up: {ended:?}"))
+        }
         _ => Fault::new(Kind::Os, "init closed its socket while it set the container up"),
     }
 }

@@ -35,14 +35,17 @@ fn open_one(source: &Source, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
 
 fn root(path: &Path, propagation: u64) -> Result<OwnedFd> {
     let words = || format!("open root file system {path:?}");
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Fault::new(Kind::InvalidInput, words()))?;
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| Fault::new(Kind::InvalidInput, words()))?;
     // A link could be exchanged for another between this and the next command.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::open(name.as_c_str(), flags, Mode::empty()) {
         Ok(directory) => directory,
         Err(Errno::NOENT) => {
             let words = format!("root file system {path:?} does not exist: no such file or directory");
-            return Err(Fault::new(Kind::NotFound, words).hint("root.path in config.json is relative to the bundle"));
+            return Err(
+                Fault::new(Kind::NotFound, words).hint("root.path in config.json is relative to the bundle")
+            );
         }
         Err(Errno::NOTDIR | Errno::LOOP) => {
             let words = format!("root file system {path:?} is a symbolic link or not a directory");
@@ -115,7 +118,8 @@ fn bind_fault(path: &str, errno: Errno) -> Fault {
 
 fn cgroup_directory(controller: &str, change: Attributes, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
     let path = cgroup.and_then(|c| c.v1.get(controller));
-    let path = path.ok_or_else(|| Fault::new(Kind::Unsupported, format!("the container has no {controller} cgroup")))?;
+    let path = path
+        .ok_or_else(|| Fault::new(Kind::Unsupported, format!("the container has no {controller} cgroup")))?;
     let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let tree = mount::clone_host(&name, false, true).call(|| format!("open_tree({path:?})"))?;
     mount::set_attributes(&tree, false, change).call(|| format!("mount_setattr({path:?})"))?;
@@ -145,7 +149,9 @@ fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
     let opened = write_id_maps(child.pid, uids, gids).and_then(|()| {
         let path = format!("/proc/{}/ns/user", child.pid);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::open(path.as_str(), flags, Mode::empty()).call(|| format!("open({path:?})")).map_err(Fault::from)
+        rustix::fs::open(path.as_str(), flags, Mode::empty())
+            .call(|| format!("open({path:?})"))
+            .map_err(Fault::from)
     });
     drop(writer);
     let _ = process::send_signal(&child.pidfd, 9);
@@ -162,7 +168,8 @@ pub fn write_id_maps(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result
         let opened = rustix::fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let written = opened.and_then(|fd| rustix::io::write(&fd, text.as_bytes()));
         written.call(|| format!("write({path:?}, {text:?})")).map_err(|error| {
-            Fault::from(error).hint("mappings may not overlap, and every host id must be mapped for the caller")
+            Fault::from(error)
+                .hint("mappings may not overlap, and every host id must be mapped for the caller")
         })?;
     }
     Ok(())

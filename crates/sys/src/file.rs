@@ -73,7 +73,10 @@ pub fn read_fd_bounded(fd: OwnedFd, name: &str, limit_bytes: usize) -> Result<Ve
     }
     let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0).min(limit_bytes) + 1);
     let limit = limit_bytes as u64 + 1;
-    File::from(fd).take(limit).read_to_end(&mut content).map_err(|e| io_error(format!("read({name:?})"), &e))?;
+    File::from(fd)
+        .take(limit)
+        .read_to_end(&mut content)
+        .map_err(|e| io_error(format!("read({name:?})"), &e))?;
     if content.len() > limit_bytes {
         return Err(Error::new(format!("read({name:?}): larger than {limit_bytes} bytes"), Errno::FBIG));
     }
@@ -103,7 +106,8 @@ impl Lock {
     /// # Errors
     /// The failed call.
     pub fn take(dir: impl AsFd, name: &str, mode: LockMode) -> Result<Self> {
-        let operation = if mode == LockMode::Shared { FlockOperation::LockShared } else { FlockOperation::LockExclusive };
+        let operation =
+            if mode == LockMode::Shared { FlockOperation::LockShared } else { FlockOperation::LockExclusive };
         loop {
             let fd = open_lock(&dir, name)?;
             match fs::flock(&fd, operation) {
@@ -134,7 +138,8 @@ impl Lock {
 
 fn open_lock(dir: impl AsFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir.as_fd(), name, flags, Mode::from_raw_mode(0o600)).call(|| format!("openat({name:?}, O_CREAT)"))
+    fs::openat(dir.as_fd(), name, flags, Mode::from_raw_mode(0o600))
+        .call(|| format!("openat({name:?}, O_CREAT)"))
 }
 
 #[cfg(test)]

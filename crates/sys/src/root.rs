@@ -99,7 +99,11 @@ impl RelPath {
 
 impl std::fmt::Display for RelPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "/{}", String::from_utf8_lossy(&if self.0.is_empty() { Vec::new() } else { self.to_bytes() }))
+        write!(
+            f,
+            "/{}",
+            String::from_utf8_lossy(&if self.0.is_empty() { Vec::new() } else { self.to_bytes() })
+        )
     }
 }
 
@@ -151,10 +155,19 @@ impl RootFd {
     pub fn open_at(&self, path: &RelPath, flags: OFlags, links: Links) -> Result<OwnedFd> {
         let bytes = path.to_bytes();
         loop {
-            match fs::openat2(&self.0, bytes.as_slice(), flags | OFlags::CLOEXEC, Mode::empty(), links.resolve()) {
+            match fs::openat2(
+                &self.0,
+                bytes.as_slice(),
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                links.resolve(),
+            ) {
                 // The kernel answers EAGAIN when a rename raced with the walk.
                 Err(Errno::AGAIN) => {}
-                other => return other.call(|| format!("openat2(<root>, {:?}, {flags:?}, {links:?})", path.to_string())),
+                other => {
+                    return other
+                        .call(|| format!("openat2(<root>, {:?}, {flags:?}, {links:?})", path.to_string()));
+                }
             }
         }
     }
@@ -185,7 +198,12 @@ impl RootFd {
                 Err(error) if error.errno() == Errno::NOENT => {
                     match fs::mkdirat(&dir.0, component.as_c_str(), mode) {
                         Ok(()) | Err(Errno::EXIST) => {}
-                        Err(errno) => return Err(Error::new(format!("mkdirat(<root>, {:?})", known.to_string()), errno)),
+                        Err(errno) => {
+                            return Err(Error::new(
+                                format!("mkdirat(<root>, {:?})", known.to_string()),
+                                errno,
+                            ));
+                        }
                     }
                     let own = RelPath(vec![component.clone()]);
                     dir.subdir(&own, Links::Refused)?
@@ -246,7 +264,11 @@ mod tests {
     fn paths_are_cut_into_components() {
         assert_eq!(RelPath::new("/a//./b/").map(|p| p.to_string()), Ok("/a/b".to_owned()));
         assert_eq!(RelPath::clamped("/a/../../b").map(|p| p.to_string()), Ok("/b".to_owned()));
-        assert!(RelPath::new("a/../b").is_err() && RelPath::new("a\0").is_err() && RelPath::new("x".repeat(256)).is_err());
+        assert!(
+            RelPath::new("a/../b").is_err()
+                && RelPath::new("a\0").is_err()
+                && RelPath::new("x".repeat(256)).is_err()
+        );
         assert!(RelPath::new("/").is_ok_and(|p| p.is_root()));
     }
 

@@ -43,7 +43,8 @@ pub fn is_sealed() -> bool {
 pub fn sealed_exe() -> Result<OwnedFd> {
     if is_sealed() {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        return rustix::fs::open(PROC_SELF_EXE, flags, Mode::empty()).call(|| "open(\"/proc/self/exe\", O_PATH)");
+        return rustix::fs::open(PROC_SELF_EXE, flags, Mode::empty())
+            .call(|| "open(\"/proc/self/exe\", O_PATH)");
     }
     let exe = exe_path()?;
     overlay(&exe).or_else(|_| memfd())
@@ -92,7 +93,8 @@ fn overlay(exe: &Path) -> Result<OwnedFd> {
     let mount = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .call(|| "fsmount(<overlay>)")?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let image = rustix::fs::openat(&mount, name, flags, Mode::empty()).call(|| format!("openat(<overlay>, {name:?})"))?;
+    let image = rustix::fs::openat(&mount, name, flags, Mode::empty())
+        .call(|| format!("openat(<overlay>, {name:?})"))?;
     same_file(&image)?;
     Ok(image)
 }

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::files::{self, Want};
 use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, READY, SYNC};
 use super::{Filter, Inherited, Program, hook};
-use crate::plan::op::{Op, Point, Target};
 use crate::plan::kind_flag;
+use crate::plan::op::{Op, Point, Target};
 
 type Outcome = Result<(), Failure>;
 
@@ -23,6 +23,7 @@ pub(super) struct Init<'a> {
     filter: &'a Filter,
     root: Option<BorrowedFd<'a>>,
     null: Option<OwnedFd>,
+    null_is_tree: bool,
     empty: Option<OwnedFd>,
     dev: Option<OwnedFd>,
     cwd: Option<OwnedFd>,
@@ -42,6 +43,7 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         filter,
         root: given.root.map(AsFd::as_fd),
         null: None,
+        null_is_tree: false,
         empty: None,
         dev: None,
         cwd: None,
@@ -100,10 +102,16 @@ impl<'a> Init<'a> {
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
             Op::Sync(point) => self.sync(*point, -1),
             Op::BecomeRoot => become_ids(0, 0, Some(&[])),
-            Op::WriteSelf { path, value, lenient } => files::write_host(self.given.proc.as_fd(), path, value, *lenient),
-            Op::OpenLabel { paths } => files::open_first(self.given.proc.as_fd(), paths).map(|fd| self.label = Some(fd)),
+            Op::WriteSelf { path, value, lenient } => {
+                files::write_host(self.given.proc.as_fd(), path, value, *lenient)
+            }
+            Op::OpenLabel { paths } => {
+                files::open_first(self.given.proc.as_fd(), paths).map(|fd| self.label = Some(fd))
+            }
             Op::WriteLabel { value } => self.write_label(value),
-            Op::PrivateMounts => mount::change_root_propagation(propagation::PRIVATE, true).map_err(at(Call::MountSetattr)),
+            Op::PrivateMounts => {
+                mount::change_root_propagation(propagation::PRIVATE, true).map_err(at(Call::MountSetattr))
+            }
             Op::AttachRoot { source, at: place } => self.attach_root(*source, place.as_deref()),
             Op::OpenNull => self.open_null(),
             Op::Mount { kind, options, attributes, after, target, no_links, copy_up } => {
@@ -124,7 +132,9 @@ impl<'a> Init<'a> {
                 mount::attach(self.source(*source)?, &target).map_err(at(Call::MoveMount))
             }
             Op::OpenDev { target } => self.open(target, Want::Directory).map(|fd| self.dev = Some(fd)),
-            Op::Node { parent, name, mode, device, owner } => self.node(parent.as_ref(), name, *mode, *device, *owner),
+            Op::Node { parent, name, mode, device, owner } => {
+                self.node(parent.as_ref(), name, *mode, *device, *owner)
+            }
             Op::DevLink { name, to } => files::link(self.dev()?, name, to),
             Op::Link { parent, name, to } => {
                 let parent = self.open(parent, Want::Directory)?;
@@ -155,8 +165,12 @@ impl<'a> Init<'a> {
             }
             Op::Personality(value) => identity::set_personality(*value).map_err(at(Call::None)),
             Op::Scheduler(attr) => identity::set_scheduler(attr).map_err(at(Call::None)),
-            Op::IoPriority { class, level } => identity::set_io_priority(*class, *level).map_err(at(Call::None)),
-            Op::MemoryPolicy { mode, nodes } => identity::set_memory_policy(*mode, nodes).map_err(at(Call::None)),
+            Op::IoPriority { class, level } => {
+                identity::set_io_priority(*class, *level).map_err(at(Call::None))
+            }
+            Op::MemoryPolicy { mode, nodes } => {
+                identity::set_memory_policy(*mode, nodes).map_err(at(Call::None))
+            }
             Op::Affinity(mask) => identity::set_affinity(mask).map_err(at(Call::None)),
             Op::OwnStdio { uid } => self.own_stdio(*uid),
             Op::NoNewPrivileges => identity::no_new_privileges().map_err(at(Call::Prctl)),
@@ -254,7 +268,14 @@ impl<'a> Init<'a> {
         self.dev.as_ref().map(AsFd::as_fd).ok_or(Failure::new(Call::None, libc_badf()))
     }
 
-    fn node(&self, parent: Option<&Target>, name: &std::ffi::CStr, mode: u32, device: u64, owner: (u32, u32)) -> Outcome {
+    fn node(
+        &self,
+        parent: Option<&Target>,
+        name: &std::ffi::CStr,
+        mode: u32,
+        device: u64,
+        owner: (u32, u32),
+    ) -> Outcome {
         match parent {
             None => files::node(self.dev()?, name, mode, device, owner),
             Some(parent) => {
@@ -272,7 +293,15 @@ impl<'a> Init<'a> {
         }
         let null = self.null.as_ref().ok_or(Failure::new(Call::Open, libc_badf()))?;
         let tree = mount::clone_fd(null, false).map_err(at(Call::OpenTree))?;
-        mount::attach(&tree, &target).map_err(at(Call::MoveMount))
+        if !self.null_is_tree {
+            let set = attr::RDONLY | attr::NOSUID | attr::NOEXEC;
+            let change = Attributes { set, propagation: propagation::PRIVATE, clear: 0 };
+            mount::set_attributes(&tree, false, change).map_err(at(Call::MountSetattr))?;
+        }
+        mount::attach(&tree, &target).map_err(at(Call::MoveMount))?;
+        // The next ones are clones of this one and read-only from birth.
+        (self.null, self.null_is_tree) = (Some(tree), true);
+        Ok(())
     }
 
     /// Puts an empty read-only directory there: one file system for all of them.
@@ -303,6 +332,10 @@ impl<'a> Init<'a> {
     fn terminal(&self, size: Option<(u16, u16)>, console: bool) -> Outcome {
         let master = files::open_multiplexer(self.root()?)?;
         let peer = terminal::peer_of(&master).map_err(at(Call::Ioctl))?;
+        if self.given.console.is_none() {
+            // As runc: what is sent over a console socket is an ordinary terminal, with `\r\n`.
+            terminal::keep_newlines(&master).map_err(at(Call::Ioctl))?;
+        }
         if let Some((rows, columns)) = size {
             terminal::set_size(&master, rows, columns).map_err(at(Call::Ioctl))?;
         }
@@ -371,11 +404,15 @@ impl<'a> Init<'a> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         // What is there is looked at before it is opened for real: opening a device has effects.
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(found) = rustix::fs::openat2(root, c"dev/null", path, Mode::empty(), resolve) else { return Ok(()) };
+        let Ok(found) = rustix::fs::openat2(root, c"dev/null", path, Mode::empty(), resolve) else {
+            return Ok(());
+        };
         if !rustix::fs::fstat(&found).is_ok_and(|stat| is_null(&stat)) {
             return Ok(());
         }
-        let Ok(null) = rustix::fs::openat2(root, c"dev/null", flags, Mode::empty(), resolve) else { return Ok(()) };
+        let Ok(null) = rustix::fs::openat2(root, c"dev/null", flags, Mode::empty(), resolve) else {
+            return Ok(());
+        };
         if !rustix::fs::fstat(&null).is_ok_and(|stat| is_null(&stat)) {
             return Ok(());
         }
@@ -451,7 +488,8 @@ fn libc_badf() -> i32 {
 }
 
 fn is_null(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3)
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3)
 }
 
 fn make_mount(

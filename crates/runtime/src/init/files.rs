@@ -28,7 +28,12 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const NO_LINKS: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_SYMLINKS);
 
-fn open_below(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+fn open_below(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
     loop {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // A rename elsewhere raced with the walk.
@@ -111,7 +116,12 @@ fn make_one(
 
 /// Makes what a dangling link points to: the kernel resolves it inside the root. A directory behind a link, or a
 /// link to where the parent is missing too, stays an error.
-fn make_behind_link(root: BorrowedFd<'_>, prefix: &CStr, is_file: bool, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn make_behind_link(
+    root: BorrowedFd<'_>,
+    prefix: &CStr,
+    is_file: bool,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     if is_file {
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat2(root, prefix, create, Mode::from_raw_mode(0o644), IN_ROOT)?;
@@ -131,8 +141,10 @@ pub fn node(
     match rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(mode & 0o7777), device) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at(Call::Mknod))?;
-            let same = FileType::from_raw_mode(stat.st_mode) == kind && (stat.st_rdev == device || kind == FileType::Fifo);
+            let stat =
+                rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(at(Call::Mknod))?;
+            let same = FileType::from_raw_mode(stat.st_mode) == kind
+                && (stat.st_rdev == device || kind == FileType::Fifo);
             return if same { Ok(()) } else { Err(at(Call::NotTheDevice)(Errno::EXIST)) };
         }
         Err(errno) => return Err(at(Call::Mknod)(errno)),
@@ -141,7 +153,8 @@ pub fn node(
         return Ok(());
     }
     let flags = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags).map_err(at(Call::Chown))
+    rustix::fs::chownat(parent, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)
+        .map_err(at(Call::Chown))
 }
 
 /// Makes a symbolic link; what else has the name is replaced, unless it is a directory.
@@ -172,13 +185,15 @@ pub fn open_multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 
 /// Opens `/dev/console` to mount on it, made as an empty file if absent; links are refused.
 pub fn open_console(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let dev = open_below(root, c"dev", OFlags::PATH | OFlags::DIRECTORY, IN_ROOT).map_err(at(Call::OpenTarget))?;
+    let dev =
+        open_below(root, c"dev", OFlags::PATH | OFlags::DIRECTORY, IN_ROOT).map_err(at(Call::OpenTarget))?;
     let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(&dev, c"console", create, Mode::from_raw_mode(0o600)) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(at(Call::MakeTarget)(errno)),
     }
-    open_below(dev.as_fd(), c"console", OFlags::PATH | OFlags::NOFOLLOW, NO_LINKS).map_err(at(Call::OpenTarget))
+    open_below(dev.as_fd(), c"console", OFlags::PATH | OFlags::NOFOLLOW, NO_LINKS)
+        .map_err(at(Call::OpenTarget))
 }
 
 /// Writes to a file of the host's procfs.
@@ -211,7 +226,8 @@ const COPY_DEPTH: usize = 64;
 
 /// Copies the tree below `from` to the new file system `to`: owners, modes, links; devices and sockets are left out.
 pub fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Failure> {
-    let from = open_below(from, c".", OFlags::RDONLY | OFlags::DIRECTORY, NO_LINKS).map_err(at(Call::CopyUp))?;
+    let from =
+        open_below(from, c".", OFlags::RDONLY | OFlags::DIRECTORY, NO_LINKS).map_err(at(Call::CopyUp))?;
     let stat = rustix::fs::fstat(&from).map_err(at(Call::CopyUp))?;
     let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     rustix::fs::chownat(to, c"", owner.0, owner.1, AtFlags::EMPTY_PATH).map_err(at(Call::CopyUp))?;

@@ -28,7 +28,8 @@ pub fn run(hook: &InnerHook) -> Result<(), Failure> {
     drop(reader);
     write_state(&writer, hook);
     drop(writer);
-    let ended = process::wait_end(&child.pidfd, hook.timeout_ms).map_err(|error| at(Call::Fork)(error.errno()))?;
+    let ended =
+        process::wait_end(&child.pidfd, hook.timeout_ms).map_err(|error| at(Call::Fork)(error.errno()))?;
     if !ended {
         let _ = process::send_signal(&child.pidfd, 9);
     }

@@ -16,7 +16,8 @@ pub fn fault(failure: &Failure, op: Option<&Op>, program: &str) -> Fault {
         Call::HookStatus => Fault::new(Kind::Os, format!("{}: {}", title(op), hook_status(failure.argument))),
         Call::NotTheDevice => {
             let words = format!("{}: what is there is not that device", title(op));
-            Fault::new(Kind::InvalidInput, words).hint("remove it from the root file system, or mount a tmpfs on /dev")
+            Fault::new(Kind::InvalidInput, words)
+                .hint("remove it from the root file system, or mount a tmpfs on /dev")
         }
         _ => call_fault(failure, errno, op),
     }
@@ -32,13 +33,19 @@ fn program_fault(call: Call, errno: Errno, program: &str) -> Fault {
         (Call::NotInPath, Errno::NOENT) => {
             (Kind::ProgramNotFound, format!("exec: {program:?}: executable file not found in $PATH"))
         }
-        (_, Errno::NOENT | Errno::NOTDIR) => (Kind::ProgramNotFound, format!("exec: {program:?}: stat {program}: {words}")),
+        (_, Errno::NOENT | Errno::NOTDIR) => {
+            (Kind::ProgramNotFound, format!("exec: {program:?}: stat {program}: {words}"))
+        }
         _ => (Kind::ProgramNotExecutable, format!("exec: {program:?}: {words}")),
     };
     let fault = Fault::new(kind, text);
     match (call, errno) {
-        (Call::Exec, Errno::NOENT) => fault.hint("the program is there: its interpreter (#! line or ELF loader) is not"),
-        (_, Errno::NOEXEC) => fault.hint("the program is made for another machine, or a script without a #! line"),
+        (Call::Exec, Errno::NOENT) => {
+            fault.hint("the program is there: its interpreter (#! line or ELF loader) is not")
+        }
+        (_, Errno::NOEXEC) => {
+            fault.hint("the program is made for another machine, or a script without a #! line")
+        }
         _ => fault,
     }
 }
@@ -94,10 +101,14 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
         (Op::Ids { .. } | Op::BecomeRoot, Call::Setuid | Call::Setgid | Call::Setgroups, Errno::INVAL) => {
             Some("the id is not mapped in the container's user namespace")
         }
-        (Op::Sysctl { .. }, Call::Open, Errno::NOENT) => Some("the kernel, or this namespace, has no such parameter"),
+        (Op::Sysctl { .. }, Call::Open, Errno::NOENT) => {
+            Some("the kernel, or this namespace, has no such parameter")
+        }
         (Op::EnterCwd, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
         (Op::Seccomp { .. }, _, Errno::ACCESS) => Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN"),
-        (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => Some("the host's root is no mount: try --no-pivot"),
+        (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => {
+            Some("the host's root is no mount: try --no-pivot")
+        }
         _ => None,
     }
 }

@@ -13,15 +13,20 @@ use super::{Builder, Source, c_string, invalid};
 /// The devices that every container has (runtime-spec config-linux.md, "Default Devices").
 pub const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-const LINKS: [(&str, &str); 4] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 
 impl Builder<'_> {
     pub(super) fn devices(&mut self) -> Result<()> {
         // A bound /dev is somebody else's: it is left as it is (as runc does).
         let bound = self.config.mounts.iter().any(|m| {
             m.destination.trim_end_matches('/') == "/dev"
-                && (m.kind.as_deref() == Some("bind") || m.options.iter().any(|o| o == "bind" || o == "rbind"))
+                && (m.kind.as_deref() == Some("bind")
+                    || m.options.iter().any(|o| o == "bind" || o == "rbind"))
         });
         if bound {
             return Ok(());
@@ -69,7 +74,8 @@ impl Builder<'_> {
     }
 
     fn bind_device(&mut self, from: &str, to: &str) -> Result<()> {
-        let changes = vec![(false, Attributes { propagation: propagation::PRIVATE, ..Attributes::default() })];
+        let changes =
+            vec![(false, Attributes { propagation: propagation::PRIVATE, ..Attributes::default() })];
         let source = self.source(Source::Bind {
             path: c_string("linux.devices", from)?,
             recursive: false,
@@ -86,18 +92,23 @@ impl Builder<'_> {
             "c" | "u" => FileType::CharacterDevice,
             "b" => FileType::BlockDevice,
             "p" => FileType::Fifo,
-            other => return Err(invalid(&format!("{path}.type"), &format!("{other:?} is none of c, b, u, p"))),
+            other => {
+                return Err(invalid(&format!("{path}.type"), &format!("{other:?} is none of c, b, u, p")));
+            }
         };
         let number = |name: &str, value: i64| {
-            u32::try_from(value).map_err(|_| invalid(&format!("{path}.{name}"), &format!("{value} is out of range")))
+            u32::try_from(value)
+                .map_err(|_| invalid(&format!("{path}.{name}"), &format!("{value} is out of range")))
         };
         let number = if kind == FileType::Fifo {
             0
         } else {
             rustix::fs::makedev(number("major", device.major)?, number("minor", device.minor)?)
         };
-        let place = RelPath::clamped(&device.path).map_err(|e| invalid(&format!("{path}.path"), &e.to_string()))?;
-        let (parent, name) = place.split_last().ok_or_else(|| invalid(&format!("{path}.path"), "names no file"))?;
+        let place =
+            RelPath::clamped(&device.path).map_err(|e| invalid(&format!("{path}.path"), &e.to_string()))?;
+        let (parent, name) =
+            place.split_last().ok_or_else(|| invalid(&format!("{path}.path"), "names no file"))?;
         let name = name.clone();
         let in_dev = parent.components().len() == 1 && parent.components()[0].as_bytes() == b"dev";
         self.ops.push(Op::Node {

@@ -14,7 +14,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bale_fault::{Fault, Kind, Result};
-use bale_spec::runtime::{Hook, IdMapping, Linux, NamespaceKind, Process, RuntimeConfig, State, Status, TimeOffset};
+use bale_spec::runtime::{
+    Hook, IdMapping, Linux, NamespaceKind, Process, RuntimeConfig, State, Status, TimeOffset,
+};
 use bale_sys::mount::{Attributes, attr, propagation};
 use bale_sys::namespace;
 use bale_sys::process::Argv;
@@ -239,7 +241,9 @@ impl Builder<'_> {
             clone_flags: self.clone_flags(),
             join_pid,
             time: self.time_offsets()?,
-            id_maps: self.makes(NamespaceKind::User).then(|| (self.linux.uid_mappings.clone(), self.linux.gid_mappings.clone())),
+            id_maps: self
+                .makes(NamespaceKind::User)
+                .then(|| (self.linux.uid_mappings.clone(), self.linux.gid_mappings.clone())),
             sources: self.sources,
             ops: self.ops,
             program,
@@ -258,7 +262,10 @@ impl Builder<'_> {
     }
 
     fn joins(&self, kind: NamespaceKind) -> bool {
-        self.linux.namespaces.iter().any(|n| n.kind == kind && n.path.as_deref().is_some_and(|p| !p.is_empty()))
+        self.linux
+            .namespaces
+            .iter()
+            .any(|n| n.kind == kind && n.path.as_deref().is_some_and(|p| !p.is_empty()))
     }
 
     /// Refuses what contradicts itself or is not done, before anything is decided.
@@ -297,7 +304,8 @@ impl Builder<'_> {
     fn check_user_namespace(&self) -> Result<()> {
         let linux = self.linux;
         let maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-        if self.makes(NamespaceKind::User) && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
+        if self.makes(NamespaceKind::User) && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty())
+        {
             return Err(invalid("linux.uidMappings", "a user namespace needs uidMappings and gidMappings"));
         }
         if maps && !self.makes(NamespaceKind::User) && !self.joins(NamespaceKind::User) {
@@ -311,7 +319,9 @@ impl Builder<'_> {
 
     /// What is not done yet is refused, never passed over.
     fn check_missing(&self) -> Result<()> {
-        let missing = |path: &str| Err(Fault::new(Kind::Unsupported, format!("config.json: {path} is not supported yet")));
+        let missing = |path: &str| {
+            Err(Fault::new(Kind::Unsupported, format!("config.json: {path} is not supported yet")))
+        };
         if !self.linux.net_devices.is_empty() {
             return missing("linux.netDevices");
         }
@@ -339,10 +349,14 @@ impl Builder<'_> {
     fn time_offsets(&self) -> Result<Option<Vec<(String, TimeOffset)>>> {
         for clock in self.linux.time_offsets.keys() {
             if !matches!(clock.as_str(), "monotonic" | "boottime") {
-                return Err(invalid("linux.timeOffsets", &format!("{clock:?} is no clock that can be offset")));
+                return Err(invalid(
+                    "linux.timeOffsets",
+                    &format!("{clock:?} is no clock that can be offset"),
+                ));
             }
         }
-        let offsets = self.linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset)).collect();
+        let offsets =
+            self.linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset)).collect();
         Ok(self.makes(NamespaceKind::Time).then_some(offsets))
     }
 
@@ -354,7 +368,8 @@ impl Builder<'_> {
             self.ops.push(Op::JoinCgroups);
         }
         let mut join_pid = None;
-        let mut joined: Vec<_> = self.linux.namespaces.iter().filter(|n| self.joins(n.kind)).cloned().collect();
+        let mut joined: Vec<_> =
+            self.linux.namespaces.iter().filter(|n| self.joins(n.kind)).cloned().collect();
         joined.sort_by_key(|n| n.kind != NamespaceKind::User);
         for namespace in joined {
             let path = namespace.path.unwrap_or_default();
@@ -378,7 +393,10 @@ impl Builder<'_> {
         }
         if let Some(score) = self.process.oom_score_adj {
             if !(-1000..=1000).contains(&score) {
-                return Err(invalid("process.oomScoreAdj", &format!("{score} is not between -1000 and 1000")));
+                return Err(invalid(
+                    "process.oomScoreAdj",
+                    &format!("{score} is not between -1000 and 1000"),
+                ));
             }
             let path = c"self/oom_score_adj".to_owned();
             // Below what this process has it needs CAP_SYS_RESOURCE; then the score stays (as runc in containers).
@@ -482,7 +500,17 @@ impl Builder<'_> {
             // `/` may stand for `.` and the other way round, as sysctl(8) has it: the first separator decides.
             let dotted = name.find(['.', '/']).is_none_or(|at| name.as_bytes()[at] == b'.');
             let file: String = if dotted {
-                name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
+                name.chars()
+                    .map(|c| {
+                        if c == '.' {
+                            '/'
+                        } else if c == '/' {
+                            '.'
+                        } else {
+                            c
+                        }
+                    })
+                    .collect()
             } else {
                 name.clone()
             };
@@ -512,13 +540,25 @@ impl Builder<'_> {
             "kernel.msg_next_id",
         ];
         if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-            return if has(NamespaceKind::Ipc) { Ok(()) } else { refuse("wants an IPC namespace of the container's own") };
+            return if has(NamespaceKind::Ipc) {
+                Ok(())
+            } else {
+                refuse("wants an IPC namespace of the container's own")
+            };
         }
         if dotted.starts_with("net.") {
-            return if has(NamespaceKind::Network) { Ok(()) } else { refuse("wants a network namespace of its own") };
+            return if has(NamespaceKind::Network) {
+                Ok(())
+            } else {
+                refuse("wants a network namespace of its own")
+            };
         }
         if dotted.starts_with("user.") {
-            return if has(NamespaceKind::User) { Ok(()) } else { refuse("wants a user namespace of its own") };
+            return if has(NamespaceKind::User) {
+                Ok(())
+            } else {
+                refuse("wants a user namespace of its own")
+            };
         }
         match dotted.as_str() {
             "kernel.domainname" if has(NamespaceKind::Uts) => Ok(()),

@@ -100,7 +100,8 @@ impl Builder<'_> {
             linux.map(|l| (l.uid_mappings.clone(), l.gid_mappings.clone())).unwrap_or_default()
         };
         if uids.is_empty() || gids.is_empty() {
-            let words = "an idmapped mount needs uidMappings and gidMappings, of its own or of a user namespace";
+            let words =
+                "an idmapped mount needs uidMappings and gidMappings, of its own or of a user namespace";
             return Err(invalid(path, words));
         }
         Ok(Some(IdMap { uids, gids, recursive }))
@@ -133,7 +134,8 @@ impl Builder<'_> {
     }
 
     fn add_context(&self, kind: &str, data: &mut Vec<(CString, Option<CString>)>) -> Result<()> {
-        let label = self.config.linux.as_ref().and_then(|l| l.mount_label.as_deref()).filter(|l| !l.is_empty());
+        let label =
+            self.config.linux.as_ref().and_then(|l| l.mount_label.as_deref()).filter(|l| !l.is_empty());
         if let Some(label) = label
             && self.facts.selinux
             && !NO_CONTEXT.contains(&kind)
@@ -159,7 +161,8 @@ impl Builder<'_> {
             let change = Attributes { set: attr::RDONLY, ..Attributes::default() };
             self.late.push(Op::SetMount { target: target.clone(), change });
         }
-        let after = Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
+        let after =
+            Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
         self.ops.push(Op::Mount {
             kind: c_string("mounts", kind)?,
             options: options_of_fs,

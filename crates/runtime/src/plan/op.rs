@@ -342,12 +342,16 @@ impl fmt::Display for Op {
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::Sync(point) => write!(f, "wait for the parent ({point:?})"),
             Self::BecomeRoot => write!(f, "become root of the user namespace"),
-            Self::WriteSelf { path, value, .. } => write!(f, "write {:?} to {}", text(value), path.to_string_lossy()),
+            Self::WriteSelf { path, value, .. } => {
+                write!(f, "write {:?} to {}", text(value), path.to_string_lossy())
+            }
             Self::OpenLabel { .. } => write!(f, "open the file of the security label"),
             Self::WriteLabel { value } => write!(f, "set the security label {:?}", text(value)),
             Self::PrivateMounts => write!(f, "make mounts private"),
             Self::AttachRoot { at: None, .. } => write!(f, "attach the root file system"),
-            Self::AttachRoot { at: Some(at), .. } => write!(f, "attach the root file system at {}", at.to_string_lossy()),
+            Self::AttachRoot { at: Some(at), .. } => {
+                write!(f, "attach the root file system at {}", at.to_string_lossy())
+            }
             Self::OpenNull => write!(f, "open /dev/null"),
             Self::Mount { kind, target, options, attributes, copy_up, .. } => {
                 write!(f, "mount {} on {target}", kind.to_string_lossy())?;
@@ -370,7 +374,9 @@ impl fmt::Display for Op {
                 let (major, minor) = (rustix::fs::major(*device), rustix::fs::minor(*device));
                 write!(f, "make device {} ({major}:{minor}, mode {mode:o})", name.to_string_lossy())
             }
-            Self::DevLink { name, to } => write!(f, "link /dev/{} to {}", name.to_string_lossy(), to.to_string_lossy()),
+            Self::DevLink { name, to } => {
+                write!(f, "link /dev/{} to {}", name.to_string_lossy(), to.to_string_lossy())
+            }
             Self::Link { parent, name, to } => {
                 write!(f, "link {parent}/{} to {}", name.to_string_lossy(), to.to_string_lossy())
             }
@@ -385,7 +391,11 @@ impl fmt::Display for Op {
             Self::PivotRoot { no_pivot: false } => write!(f, "pivot root"),
             Self::PivotRoot { no_pivot: true } => write!(f, "change root"),
             Self::SetRoot { change, .. } => {
-                write!(f, "change the root's mount: set {:#x} propagation {:#x}", change.set, change.propagation)
+                write!(
+                    f,
+                    "change the root's mount: set {:#x} propagation {:#x}",
+                    change.set, change.propagation
+                )
             }
             Self::HostName(name) => write!(f, "set host name {:?}", text(name)),
             Self::DomainName(name) => write!(f, "set domain name {:?}", text(name)),

@@ -70,8 +70,26 @@ pub fn known() -> Vec<String> {
     }
     names.extend(PROPAGATION.iter().map(|p| p.0.to_owned()));
     let others = [
-        "bind", "rbind", "defaults", "tmpcopyup", "idmap", "ridmap", "sync", "async", "dirsync", "mand", "nomand",
-        "lazytime", "nolazytime", "iversion", "noiversion", "silent", "loud", "remount", "acl", "noacl",
+        "bind",
+        "rbind",
+        "defaults",
+        "tmpcopyup",
+        "idmap",
+        "ridmap",
+        "sync",
+        "async",
+        "dirsync",
+        "mand",
+        "nomand",
+        "lazytime",
+        "nolazytime",
+        "iversion",
+        "noiversion",
+        "silent",
+        "loud",
+        "remount",
+        "acl",
+        "noacl",
     ];
     names.extend(others.map(ToOwned::to_owned));
     names.sort_unstable();
@@ -91,7 +109,9 @@ impl MountOptions {
     }
 
     fn one(&mut self, option: &str) {
-        if attribute(&mut self.top, option) || option.strip_prefix('r').is_some_and(|o| attribute(&mut self.below, o)) {
+        if attribute(&mut self.top, option)
+            || option.strip_prefix('r').is_some_and(|o| attribute(&mut self.below, o))
+        {
             return;
         }
         if let Some((_, bits, recursive)) = PROPAGATION.iter().find(|(name, ..)| *name == option) {
@@ -145,7 +165,8 @@ mod tests {
 
     #[test]
     fn later_options_win_and_recursive_ones_are_kept_apart() {
-        let options = read(&["rbind", "ro", "rw", "nosuid", "rro", "noatime", "rprivate", "mode=755", "sync"]);
+        let options =
+            read(&["rbind", "ro", "rw", "nosuid", "rro", "noatime", "rprivate", "mode=755", "sync"]);
         assert!(options.bind && options.recursive);
         assert_eq!(options.top.set, attr::NOSUID | attr::NOATIME);
         assert_eq!(options.top.clear, attr::RDONLY | attr::ATIME);

@@ -43,7 +43,9 @@ pub fn program(process: &Process, home: &str, listen_fds: Option<u32>) -> Result
     let path = env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let in_path = !name.contains('/');
     let candidates: Result<Vec<CString>> = if in_path {
-        let in_dir = |dir: &str| c_string("process.args[0]", format!("{}/{name}", if dir.is_empty() { "." } else { dir }));
+        let in_dir = |dir: &str| {
+            c_string("process.args[0]", format!("{}/{name}", if dir.is_empty() { "." } else { dir }))
+        };
         path.split(':').map(in_dir).collect()
     } else {
         Ok(vec![c_string("process.args[0]", name.as_str())?])
@@ -107,7 +109,9 @@ impl Sets {
     #[must_use]
     pub fn read(capabilities: Option<&Capabilities>, have: u64) -> Self {
         let Some(names) = capabilities else { return Self::default() };
-        let set = |names: &[String]| names.iter().filter_map(|n| capability(n)).fold(0, |set, n| set | 1 << n) & have;
+        let set = |names: &[String]| {
+            names.iter().filter_map(|n| capability(n)).fold(0, |set, n| set | 1 << n) & have
+        };
         Self {
             bounding: set(&names.bounding),
             effective: set(&names.effective),
@@ -160,7 +164,12 @@ pub fn limits(process: &Process) -> Result<Vec<Op>> {
         if limit.soft > limit.hard {
             return Err(invalid(&path, &format!("soft {} is above hard {}", limit.soft, limit.hard)));
         }
-        ops.push(Op::Limit { resource: *resource, name: limit.kind.clone(), soft: limit.soft, hard: limit.hard });
+        ops.push(Op::Limit {
+            resource: *resource,
+            name: limit.kind.clone(),
+            soft: limit.soft,
+            hard: limit.hard,
+        });
     }
     Ok(ops)
 }
@@ -229,11 +238,13 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
 /// # Errors
 /// `InvalidInput` for what is no list, or a number above 8191.
 pub fn bit_list(path: &str, list: &str) -> Result<Vec<u64>> {
-    let bad = || Fault::new(Kind::InvalidInput, format!("config.json: {path}: {list:?} is no list such as 0-3,7"));
+    let bad =
+        || Fault::new(Kind::InvalidInput, format!("config.json: {path}: {list:?} is no list such as 0-3,7"));
     let mut bits: Vec<u64> = Vec::new();
     for part in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+        let (first, last): (usize, usize) =
+            (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
         if first > last || last > 8191 {
             return Err(bad());
         }

@@ -61,7 +61,9 @@ pub fn exit_now(code: i32) -> ! {
 /// pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: RawFd, signal: i32) -> Result<()> {
     // SAFETY: three numbers and a null siginfo, which the call allows.
-    let value = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, std::ptr::null::<libc::c_void>(), 0) };
+    let value = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, std::ptr::null::<libc::c_void>(), 0)
+    };
     answer(value).map(|_| ())
 }
 
@@ -137,7 +139,13 @@ pub fn signal_mask(mask: u64) -> Result<u64> {
     let mut old = 0_u64;
     // SAFETY: the kernel's set is eight bytes, as passed; both are live.
     let value = unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, &raw mut old, size_of::<u64>())
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            &raw mut old,
+            size_of::<u64>(),
+        )
     };
     answer(value).map(|_| old)
 }
@@ -214,7 +222,10 @@ pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
     let bits = nodes.len() * 64 + 1;
     let address = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
     // SAFETY: the mask is live and has the number of bits passed (the kernel takes one off).
-    answer(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, address, if nodes.is_empty() { 0 } else { bits }) }).map(|_| ())
+    answer(unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, mode, address, if nodes.is_empty() { 0 } else { bits })
+    })
+    .map(|_| ())
 }
 
 /// struct sched_attr of linux/sched/types.h.
@@ -248,7 +259,8 @@ pub fn sched_setattr(attr: &SchedAttr) -> Result<()> {
 /// sched_setaffinity(2) for this thread; a bit per processor.
 pub fn sched_setaffinity(mask: &[u64]) -> Result<()> {
     // SAFETY: the mask is live and its length in bytes is passed.
-    answer(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) }).map(|_| ())
+    answer(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len() * 8, mask.as_ptr()) })
+        .map(|_| ())
 }
 
 /// NS_GET_NSTYPE: the `CLONE_NEW…` flag of a namespace.
@@ -279,7 +291,14 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header = Header { version: 0x2008_0522, pid: 0 };
     let low = |set: u64| (set & 0xffff_ffff) as u32;
     let high = |set: u64| (set >> 32) as u32;
-    let data = [low(effective), low(permitted), low(inheritable), high(effective), high(permitted), high(inheritable)];
+    let data = [
+        low(effective),
+        low(permitted),
+        low(inheritable),
+        high(effective),
+        high(permitted),
+        high(inheritable),
+    ];
     // SAFETY: version 3 takes two triples of u32, which is what `data` is; both are live.
     answer(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }).map(|_| ())
 }
@@ -299,4 +318,20 @@ pub fn exec_name() -> &'static CStr {
     }
     // SAFETY: the kernel put a string that ends with NUL at that address, above the stack, where it stays.
     unsafe { CStr::from_ptr(address as *const libc::c_char) }
+}
+
+/// prlimit64(2), setting only.
+pub fn prlimit(pid: i32, resource: i32, soft: u64, hard: u64) -> Result<()> {
+    let limit = [soft, hard];
+    // SAFETY: the kernel's rlimit64 is two u64, live for the call; the old limit is not asked for.
+    let value = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            resource,
+            limit.as_ptr(),
+            std::ptr::null_mut::<libc::c_void>(),
+        )
+    };
+    answer(value).map(|_| ())
 }
