@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::debian::Debian;
 use crate::image::cached;
-use crate::{Scratch, output_of, service};
+use crate::{Scratch, service};
 
 /// What a tree must have to be taken as it is.
 const PROGRAMS: &[&str] = &["skopeo", "umoci", "buildah", "podman", "dockerd", "docker-registry", "ctr"];
@@ -109,8 +109,13 @@ impl Peers {
         script: &str,
         arguments: impl IntoIterator<Item = A>,
     ) -> io::Result<String> {
-        let output = output_of(&mut self.command(script, arguments))?;
-        Ok(String::from_utf8_lossy(&output).into_owned())
+        let output = self.command(script, arguments).stdin(Stdio::null()).output()?;
+        let [said, words] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        if output.status.success() {
+            return Ok(said);
+        }
+        Err(io::Error::other(format!("{script}\n{}: {words}{said}", output.status)))
     }
 
     /// Starts a registry with its data in `scratch` and returns it with its address (`127.0.0.1:PORT`).

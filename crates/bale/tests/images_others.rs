@@ -37,7 +37,7 @@ impl Field {
     /// Runs a script in the peers' tree: `$R` is the registry, `$S` the scratch folder, `$1` … the arguments.
     fn run(&self, script: &str, arguments: &[&str]) -> String {
         let head = format!(
-            "R={}; S={}; podman() {{ command podman --root /run/podman --runroot /run/podrun --storage-driver vfs \
+            "R={}; S={}; U='--ulimit nofile=1024:1024 --ulimit nproc=1024:1024'; podman() {{ command podman --root /run/podman --runroot /run/podrun --storage-driver vfs \
              --cgroup-manager cgroupfs \"$@\"; }}; buildah() {{ command buildah --root /run/buildah --runroot \
              /run/buildrun --storage-driver vfs \"$@\"; }}\n",
             self.registry,
@@ -108,7 +108,7 @@ fn write_context(dir: &Path) {
     let many = "mkdir /many && cd /many && i=0 && while [ $i -lt 20000 ]; do echo $i >f$i; i=$((i+1)); done";
     let head = "FROM scratch\nADD rootfs/ /\nENV PATH=/bin\nUSER 0\n";
     fs::write(dir.join("Dockerfile"), format!("{head}RUN {second}\nCMD [\"sh\"]\n")).expect("write");
-    fs::write(dir.join("Dockerfile.many"), format!("{head}RUN {many}\n")).expect("write");
+    fs::write(dir.join("Dockerfile.many"), format!("{head}RUN {many}\nCMD [\"sh\"]\n")).expect("write");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn buildah_oci_with_whiteouts_opaque_folders_links_and_capabilities() {
     require_root!();
     let field = field();
     field.run(
-        "buildah build -q --isolation chroot --layers --format oci -t $R/buildah:oci $S/context >/dev/null\n\
+        "buildah build -q --isolation chroot $U --layers --format oci -t $R/buildah:oci $S/context >/dev/null\n\
          buildah push -q --tls-verify=false $R/buildah:oci",
         &[],
     );
@@ -128,7 +128,7 @@ fn buildah_docker_schema_2() {
     require_root!();
     let field = field();
     field.run(
-        "buildah build -q --isolation chroot --layers --format docker -t $R/buildah:docker $S/context >/dev/null\n\
+        "buildah build -q --isolation chroot $U --layers --format docker -t $R/buildah:docker $S/context >/dev/null\n\
          buildah push -q --tls-verify=false $R/buildah:docker",
         &[],
     );
@@ -140,7 +140,7 @@ fn podman_with_zstd_layers() {
     require_root!();
     let field = field();
     field.run(
-        "podman build -q --isolation chroot --layers -t $R/podman:zstd $S/context >/dev/null\n\
+        "podman build -q --isolation chroot $U --layers -t $R/podman:zstd $S/context >/dev/null\n\
          podman push -q --tls-verify=false --compression-format zstd $R/podman:zstd",
         &[],
     );
@@ -152,7 +152,7 @@ fn podman_with_a_layer_of_20000_files() {
     require_root!();
     let field = field();
     field.run(
-        "podman build -q --isolation chroot --layers -f $S/context/Dockerfile.many -t $R/podman:many $S/context >/dev/null\n\
+        "podman build -q --isolation chroot $U --layers -f $S/context/Dockerfile.many -t $R/podman:many $S/context >/dev/null\n\
          podman push -q --tls-verify=false $R/podman:many",
         &[],
     );
@@ -165,8 +165,8 @@ fn an_index_of_several_platforms() {
     let field = field();
     field.run(
         "for a in arm64 amd64 s390x; do\n\
-           printf 'FROM scratch\\nADD rootfs/ /\\nENV ARCH=%s\\n' $a >$S/Dockerfile.$a\n\
-           buildah build -q --isolation chroot --platform linux/$a -f $S/Dockerfile.$a --manifest several $S/context >/dev/null\n\
+           printf 'FROM scratch\\nADD rootfs/ /\\nENV ARCH=%s\\nCMD [\"sh\"]\\n' $a >$S/Dockerfile.$a\n\
+           buildah build -q --isolation chroot $U --platform linux/$a -f $S/Dockerfile.$a --manifest several $S/context >/dev/null\n\
          done\n\
          buildah manifest push -q --tls-verify=false --all several docker://$R/index:several",
         &[],
@@ -188,7 +188,7 @@ fn docker_build_and_push() {
            --iptables=false --ip6tables=false --bridge=none --storage-driver vfs --insecure-registry $R >$S/dockerd.log 2>&1 &\n\
          export DOCKER_HOST=unix:///run/d.sock DOCKER_BUILDKIT=0\n\
          for i in $(seq 200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done\n\
-         tar -C $S/context/rootfs --xattrs --xattrs-include='*' -cf - . | docker import - $R/docker:import >/dev/null\n\
+         tar -C $S/context/rootfs --xattrs --xattrs-include='*' -cf - . | docker import -c 'CMD [\"sh\"]' - $R/docker:import >/dev/null\n\
          docker push -q $R/docker:import >/dev/null\n\
          id=$(docker create --network none $R/docker:import /bin/true)\n\
          docker cp $S/context/Dockerfile $id:/added && docker commit $id $R/docker:commit >/dev/null\n\
@@ -204,7 +204,7 @@ fn umoci_repack_and_skopeo_copy() {
     require_root!();
     let field = field();
     field.run(
-        "cd $S && umoci init --layout own && umoci new --image own:x\n\
+        "cd $S && umoci init --layout own && umoci new --image own:x && umoci config --image own:x --config.cmd sh\n\
          umoci unpack --image own:x own-bundle >/dev/null 2>&1\n\
          cp -a context/rootfs/. own-bundle/rootfs/ && umoci repack --image own:x own-bundle >/dev/null 2>&1\n\
          rm -r own-bundle/rootfs/gone && umoci repack --refresh-bundle --image own:x own-bundle >/dev/null 2>&1\n\
@@ -252,8 +252,8 @@ fn docker_and_containerd_read(field: &Field) {
          docker load -q -i $S/ours.tar\n\
          containerd --root /run/cd --state /run/cds -a /run/cd.sock >$S/containerd.log 2>&1 &\n\
          for i in $(seq 200); do ctr -a /run/cd.sock version >/dev/null 2>&1 && break; sleep 0.1; done\n\
-         ctr -a /run/cd.sock images pull --plain-http --snapshotter native $R/ours:1 >/dev/null\n\
-         ctr -a /run/cd.sock images import $S/ours.tar >/dev/null\n\
+         ctr -a /run/cd.sock content fetch --plain-http $R/ours:1 >/dev/null\n\
+         ctr -a /run/cd.sock images import --no-unpack $S/ours.tar >/dev/null\n\
          ctr -a /run/cd.sock images ls -q",
         &[],
     );

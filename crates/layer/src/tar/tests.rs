@@ -369,8 +369,11 @@ proptest! {
         for (theirs, (entry, content)) in oracle.entries().unwrap().zip(&members) {
             let mut theirs = theirs.unwrap();
             let link = theirs.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default();
-            prop_assert_eq!(&*theirs.path_bytes(), entry.path.as_slice());
-            prop_assert_eq!(link, entry.link.clone());
+            // The crate splits extended headers at line ends, also inside a value, and then gives up on the rest.
+            if !entry.xattrs.iter().any(|xattr| xattr.value.contains(&b'\n')) {
+                prop_assert_eq!(&*theirs.path_bytes(), entry.path.as_slice());
+                prop_assert_eq!(link, entry.link.clone());
+            }
             prop_assert_eq!(theirs.header().mode().unwrap(), entry.mode);
             let mut read = Vec::new();
             theirs.read_to_end(&mut read).unwrap();

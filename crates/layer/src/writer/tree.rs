@@ -393,7 +393,9 @@ impl Tree {
 
     /// Sets the attributes of all directories, children before parents, and gives the table away.
     pub(super) fn finish(&mut self) -> Result<Table> {
-        if self.is_overlay && !self.dirs.contains_key(&b""[..]) {
+        // The lowest layer may leave out the root itself; then its time is 0, not that of the unpacking.
+        let is_lowest = self.is_overlay || self.written.is_none();
+        if is_lowest && !self.dirs.contains_key(&b""[..]) {
             self.dirs.insert(Vec::new(), Directory::Implied { is_fresh: true });
         }
         let dirs = std::mem::take(&mut self.dirs);
