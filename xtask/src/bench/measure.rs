@@ -1,15 +1,21 @@
 //! Times, medians, tables.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bale_testkit::command::shown;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::inside::OWN;
 use crate::run::{Result, fail};
 use crate::say;
+
+/// The slowest peer pulls the image of the bench in a few seconds.
+const LIMIT_S: i64 = 60;
 
 /// Runs a command to its end and returns its time; anything but success ends the bench with the command's words.
 pub fn time(command: &mut Command) -> Result<Duration> {
@@ -22,7 +28,8 @@ pub fn time_and_output(command: &mut Command) -> Result<(Duration, String)> {
     let [out, err] = ["out", "err"].map(|name| Path::new(OWN).join(name));
     command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
     let began = Instant::now();
-    let status = command.spawn()?.wait()?;
+    let mut child = command.spawn()?;
+    let status = wait(&mut child, command)?;
     let took = began.elapsed();
     let text =
         |file| fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
@@ -30,6 +37,20 @@ pub fn time_and_output(command: &mut Command) -> Result<(Duration, String)> {
         return fail(format!("{}: {status}\n{}{}", shown(command), text(&out), text(&err)));
     }
     Ok((took, text(&out)))
+}
+
+/// Waits for a child, and ends it when it takes longer than anything that is measured here could.
+fn wait(child: &mut Child, command: &Command) -> Result<ExitStatus> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else { return fail("strange pid") };
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+    let limit = Timespec { tv_sec: LIMIT_S, tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).map_err(io::Error::from)? == 0 {
+        child.kill()?;
+        child.wait()?;
+        return fail(format!("{} did not end within {LIMIT_S} s", shown(command)));
+    }
+    Ok(child.wait()?)
 }
 
 /// A contender's measurements of one thing, in the unit of the table.
