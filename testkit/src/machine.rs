@@ -108,6 +108,28 @@ impl Snapshot {
         assert!(changes.is_empty(), "the machine is not as it was:\n  {}", changes.join("\n  "));
     }
 
+    /// Wants nothing to be there that was not there before. What other tests make and take away meanwhile does not
+    /// count: it must stay for two seconds.
+    ///
+    /// # Panics
+    /// With what is new.
+    #[track_caller]
+    pub fn assert_nothing_left(&self, scope: &Scope, when: &str) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut left: Option<BTreeSet<String>> = None;
+        loop {
+            let now: BTreeSet<String> = Self::take(scope).items.difference(&self.items).cloned().collect();
+            let still = left.map_or(now.clone(), |before| before.intersection(&now).cloned().collect());
+            if still.is_empty() {
+                return;
+            }
+            let lines: Vec<&str> = still.iter().map(String::as_str).collect();
+            assert!(Instant::now() < deadline, "left behind {when}:\n  {}", lines.join("\n  "));
+            left = Some(still);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Counts the items of a kind: `mount`, `cgroup`, `process` or `file`.
     #[must_use]
     pub fn count(&self, kind: &str) -> usize {
@@ -216,7 +238,10 @@ fn cgroups_below(dir: &Path, scope: &Scope, depth: usize, found: &mut Vec<String
             continue;
         }
         let path = entry.path();
-        if path.to_string_lossy().contains("bale") && (scope.below.is_none() || is_unused(&path)) {
+        // The one that all containers share stays for the next.
+        let is_shared = path.file_name().is_some_and(|name| name == "bale");
+        let counts = scope.below.is_none() || !is_shared && is_unused(&path);
+        if path.to_string_lossy().contains("bale") && counts {
             found.push(format!("cgroup {}", path.display()));
         }
         cgroups_below(&path, scope, depth + 1, found);
