@@ -89,7 +89,15 @@ fn io_error(call: String, error: &std::io::Error) -> Error {
 
 /// A lock on a file, held until dropped (flock(2): it dies with the process).
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] OwnedFd);
+pub struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the descriptor is not enough: a process that was cloned meanwhile (a container's init that waits
+        // for `start`) has a copy of it until it executes its program.
+        let _ = fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 /// How a lock is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
