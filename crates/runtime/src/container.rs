@@ -170,17 +170,37 @@ fn make(
 ) -> Result<Created> {
     let group = make_cgroup(options)?;
     timings.stage("cgroup");
-    if let Some(group) = &group {
+    let made = make_init(options, plan, record, locked, group.as_ref(), timings);
+    if let (Err(_), Some(group)) = (&made, &group) {
+        // Init has ended; the first failure is the one that is told.
+        let _ = group.remove();
+        group.unmake();
+    }
+    made
+}
+
+fn make_init(
+    options: &CreateOptions<'_>,
+    plan: &Plan,
+    record: &mut Record,
+    locked: &Locked<'_>,
+    group: Option<&Handle>,
+    timings: &mut Timings,
+) -> Result<Created> {
+    if let Some(group) = group {
         record.cgroup = Some(group.record());
     }
     let opened = sources::open(&plan.sources, record.cgroup.as_ref())?;
     timings.stage("open sources");
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
-    let child = spawn(options, plan, group.as_ref(), &opened, &theirs, fifos.as_ref())?;
+    let child = spawn(options, plan, group, &opened, &theirs, fifos.as_ref())?;
     drop((theirs, fifos, opened));
     timings.stage("clone");
-    let finished = finish(options, plan, record, locked, &child, &ours, timings);
+    let finished = restrict(options, group).and_then(|()| {
+        timings.stage("limits");
+        finish(options, plan, record, locked, &child, &ours, timings)
+    });
     match finished {
         Ok(terminal) => Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal }),
         Err(fault) => {
@@ -198,12 +218,15 @@ fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
     let none = bale_spec::runtime::Resources::default();
     let resources = options.config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&none);
     let (path, asked) = cgroup_path(options);
-    let made = if asked {
-        cgroup::create(host, &path, resources)
-    } else {
-        cgroup::create_default(host, &path, resources)
-    };
-    made.map(Some)
+    cgroup::prepare(host, &path, resources, asked).map(Some)
+}
+
+/// Writes limits and device rules while init sets the container up; it waits for them before its program.
+fn restrict(options: &CreateOptions<'_>, group: Option<&Handle>) -> Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    let none = bale_spec::runtime::Resources::default();
+    let resources = options.config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&none);
+    group.restrict(resources).within(|| format!("limit cgroup {:?}", cgroup_path(options).0))
 }
 
 fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {

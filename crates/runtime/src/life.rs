@@ -149,7 +149,10 @@ pub fn delete(dir: Dir, force: bool) -> Result<()> {
         let words = format!("cannot delete container {} that is not stopped: creating", record.id);
         return Err(Fault::new(Kind::Conflict, words).hint(format!("delete --force {}", record.id)));
     }
-    if record.phase != Phase::Removing {
+    // Nothing but directories is left of a container without processes and hooks: whoever is killed on the way leaves
+    // a record that says so, and what is removed twice is no harm.
+    let only_directories = status == Status::Stopped && Kept::of(&record).poststop.is_empty();
+    if record.phase != Phase::Removing && !only_directories {
         record.phase = Phase::Removing;
         locked.save(&record)?;
     }

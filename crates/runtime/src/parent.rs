@@ -66,6 +66,7 @@ pub fn follow(
             READY => return Ok(progress),
             ANNOUNCED => announced = true,
             SYNC => {
+                announced |= message[1] == Point::Limited as u8;
                 let detail = i32::from_ne_bytes([message[4], message[5], message[6], message[7]]);
                 answer(message[1], detail, child, answers)?;
                 socket::send(socket, b"1").call(|| "send(<init>)")?;
@@ -83,6 +84,8 @@ fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Resul
         },
         p if p == Point::Unit as u8 => (answers.unit)(child.pid),
         p if p == Point::RuntimeHooks as u8 => (answers.hooks)(child.pid),
+        // They are written before init is followed.
+        p if p == Point::Limited as u8 => Ok(()),
         p if p == Point::Limits as u8 => set_limits(child.pid, answers.limits),
         p if p == Point::Listener as u8 => {
             let fd =

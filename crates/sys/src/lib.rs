@@ -4,6 +4,8 @@
 //! every descriptor is born with `O_CLOEXEC`.
 
 pub mod bpf;
+#[cfg(target_arch = "x86_64")]
+mod early;
 pub mod error;
 pub mod file;
 pub mod identity;

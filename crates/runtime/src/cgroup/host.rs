@@ -28,8 +28,8 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup that is at the mount point; `/` unless a part is mounted.
     root: String,
-    /// The caller's own cgroup in it.
-    own: String,
+    /// The caller's own cgroup in it; with `root` not read yet when `None`.
+    own: Option<String>,
 }
 
 /// The hierarchies of the host.
@@ -37,9 +37,12 @@ pub struct Hierarchy {
 pub struct Host {
     pub(super) v1: Vec<Hierarchy>,
     pub(super) unified: Option<Hierarchy>,
-    /// In a user namespace of its own the kernel takes no device rules.
-    pub(super) in_user_namespace: bool,
 }
+
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+/// Where everybody mounts the hierarchy of a host that has only one.
+const USUAL: &str = "/sys/fs/cgroup";
 
 impl Host {
     /// Looks at the host's mounts, once per process.
@@ -51,15 +54,26 @@ impl Host {
         if let Some(host) = HOST.get() {
             return Ok(host);
         }
-        let read = |path: &str| group::read_file(Path::new(path));
-        let mut host = Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
-        host.in_user_namespace = !maps_everybody(&read("/proc/self/uid_map").unwrap_or_default());
+        // One look instead of three files, one of them as long as the host has mounts.
+        let usual = rustix::fs::statfs(USUAL).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC);
+        let host = if usual {
+            let (controllers, root) = (Vec::new(), "/".to_owned());
+            let unified = Hierarchy { controllers, mount: PathBuf::from(USUAL), root, own: None };
+            Self { v1: Vec::new(), unified: Some(unified) }
+        } else {
+            Self::read()?
+        };
         Ok(HOST.get_or_init(|| host))
+    }
+
+    fn read() -> Result<Self> {
+        let read = |path: &str| group::read_file(Path::new(path));
+        Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
     }
 
     /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`.
     pub(super) fn parse(mountinfo: &str, own: &str) -> Result<Self> {
-        let mut host = Self { v1: Vec::new(), unified: None, in_user_namespace: false };
+        let mut host = Self { v1: Vec::new(), unified: None };
         // Later mounts first: what is mounted over an older mount is what a path reaches.
         for line in mountinfo.lines().rev() {
             let Some(mount) = Mount::parse(line) else { continue };
@@ -81,7 +95,7 @@ impl Host {
             controllers,
             mount: mount.point.clone(),
             root: mount.root.to_owned(),
-            own,
+            own: Some(own),
         };
         if mount.kind == "cgroup2" {
             if self.unified.is_none() {
@@ -113,23 +127,39 @@ impl Hierarchy {
     /// Returns the cgroup that `path` names, below the mount: absolute from there; relative from the caller's own
     /// cgroup, on v2 from the one above (a cgroup with processes cannot give its controllers to children).
     pub(super) fn below(&self, path: &str) -> Result<RelPath> {
-        let own = self.own.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(&self.own);
+        let Some(own) = &self.own else {
+            if path.starts_with('/') {
+                return clean(path, path.to_owned());
+            }
+            let known = Host::read()?.unified.filter(|known| known.own.is_some());
+            let gone = || Fault::new(Kind::Unsupported, "no cgroup hierarchy is mounted");
+            return known.ok_or_else(gone)?.below(path);
+        };
+        let own = own.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(own);
         let base = if self.controllers.is_empty() {
             own.rsplit_once('/').map_or("", |(above, _)| above)
         } else {
             own
         };
         let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
-        let invalid = |e| {
-            Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e)
-        };
-        let clean = RelPath::clamped(&whole).map_err(invalid)?;
-        if clean.is_root() {
-            let words = format!("linux.cgroupsPath: {path:?} is the root of the hierarchy");
-            return Err(Fault::new(Kind::InvalidInput, words).hint("give a path below it, such as /bale/web"));
-        }
-        Ok(clean)
+        clean(path, whole)
     }
+}
+
+fn clean(path: &str, whole: String) -> Result<RelPath> {
+    let invalid =
+        |e| Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e);
+    let clean = RelPath::clamped(whole).map_err(invalid)?;
+    if clean.is_root() {
+        let words = format!("linux.cgroupsPath: {path:?} is the root of the hierarchy");
+        return Err(Fault::new(Kind::InvalidInput, words).hint("give a path below it, such as /bale/web"));
+    }
+    Ok(clean)
+}
+
+/// Tells whether this process is in a user namespace of its own: there the kernel takes no device rules.
+pub(super) fn in_user_namespace() -> bool {
+    !maps_everybody(&group::read_file(Path::new("/proc/self/uid_map")).unwrap_or_default())
 }
 
 /// A line of mountinfo (proc_pid_mountinfo(5)).

@@ -100,7 +100,8 @@ pub struct Handle {
     v1: Vec<V1Group>,
     unified: Option<Group>,
     tasks: Vec<OwnedFd>,
-    in_user_namespace: bool,
+    /// What [`prepare`] made, for [`Handle::unmake`].
+    made: Made,
 }
 
 /// Whose path it is: one that nobody asked for may be left out where the caller may not write.
@@ -131,8 +132,7 @@ pub fn create_default(host: &Host, path: &str, resources: &Resources) -> Result<
 fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Handle> {
     let mut made = Made::default();
     let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
-        handle.limit(resources)?;
-        handle.restrict_devices(host, resources)?;
+        handle.restrict(resources)?;
         handle.open_tasks()?;
         Ok(handle)
     });
@@ -142,6 +142,30 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     outcome.within(|| format!("make cgroup {path:?}"))
 }
 
+/// As [`create`] or, when the path was not `asked` for, [`create_default`], without limits: [`Handle::restrict`]
+/// writes them while the first process of the cgroup does something else already.
+///
+/// # Errors
+/// As [`create`].
+pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> Result<Handle> {
+    let mut made = Made::default();
+    let wish = if asked { Wish::Asked } else { Wish::Default };
+    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+        handle.open_tasks()?;
+        Ok(handle)
+    });
+    match outcome {
+        Ok(mut handle) => {
+            handle.made = made;
+            Ok(handle)
+        }
+        Err(fault) => {
+            made.undo();
+            Err(fault).within(|| format!("make cgroup {path:?}"))
+        }
+    }
+}
+
 fn make_groups(
     host: &Host,
     path: &str,
@@ -149,7 +173,7 @@ fn make_groups(
     wish: Wish,
     made: &mut Made,
 ) -> Result<Handle> {
-    let mut handle = Handle { in_user_namespace: host.in_user_namespace, ..Handle::default() };
+    let mut handle = Handle::default();
     for hierarchy in &host.v1 {
         if let Some(group) = optional(wish, made.group(hierarchy, path))? {
             handle.v1.push(V1Group { controllers: hierarchy.controllers.clone(), group });
@@ -209,7 +233,7 @@ fn inherit(hierarchy: &Hierarchy, path: &str) -> Result<()> {
 }
 
 /// Directories that were made, to be removed when something fails later.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Made(Vec<PathBuf>);
 
 impl Made {
@@ -386,7 +410,7 @@ impl Handle {
     /// As [`create`].
     pub fn update(&self, resources: &Resources) -> Result<()> {
         self.limit(resources)?;
-        if resources.devices.is_empty() || self.in_user_namespace {
+        if resources.devices.is_empty() || host::in_user_namespace() {
             return Ok(());
         }
         self.write_device_rules(resources)
@@ -398,6 +422,20 @@ impl Handle {
 
     fn v1_group(&self, controller: &str) -> Option<&Group> {
         self.v1.iter().find(|v1| v1.controllers.iter().any(|name| name == controller)).map(|v1| &v1.group)
+    }
+
+    /// Removes the directories that [`prepare`] made and that are empty: the container's own, and those above it.
+    pub fn unmake(&self) {
+        self.made.undo();
+    }
+
+    /// Writes limits and device rules of a new cgroup.
+    ///
+    /// # Errors
+    /// The field, file, value and likely cause.
+    pub fn restrict(&self, resources: &Resources) -> Result<()> {
+        self.limit(resources)?;
+        self.restrict_devices(resources)
     }
 
     fn limit(&self, resources: &Resources) -> Result<()> {
@@ -433,10 +471,10 @@ impl Handle {
         Controller::ALL.iter().filter(|c| is_needed(c)).filter_map(|c| c.v2_name()).collect()
     }
 
-    fn restrict_devices(&self, host: &Host, resources: &Resources) -> Result<()> {
+    fn restrict_devices(&self, resources: &Resources) -> Result<()> {
         // The kernel takes no rules from another user namespace; runc passes them over there as well. Neither can
         // rules be where the caller could not make a cgroup.
-        if host.in_user_namespace || self.groups().next().is_none() {
+        if self.groups().next().is_none() || host::in_user_namespace() {
             return Ok(());
         }
         self.write_device_rules(resources)

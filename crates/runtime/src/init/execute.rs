@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bale_sys::mount::{self, Attributes, FsContext, attr, propagation};
-use bale_sys::process::{close_on_exec_from, default_signals, exec, place_fd};
+use bale_sys::process::{close_all_but, close_on_exec_from, default_signals, exec, place_fd};
 use bale_sys::{identity, namespace, netlink, seccomp, socket, terminal};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -172,7 +172,10 @@ impl<'a> Init<'a> {
                 identity::set_memory_policy(*mode, nodes).map_err(at(Call::None))
             }
             Op::Affinity(mask) => identity::set_affinity(mask).map_err(at(Call::None)),
-            Op::OwnStdio { uid } => self.own_stdio(*uid),
+            Op::OwnStdio { uid } => {
+                self.own_stdio(*uid)?;
+                self.close_rest()
+            }
             Op::NoNewPrivileges => identity::no_new_privileges().map_err(at(Call::Prctl)),
             Op::Seccomp { listener } => self.seccomp(*listener),
             Op::DropBounding(set) => identity::drop_bounding(*set).map_err(at(Call::Prctl)),
@@ -182,7 +185,7 @@ impl<'a> Init<'a> {
                 identity::set_ambient(*ambient).map_err(at(Call::Prctl))
             }
             Op::EnterCwd => self.enter_cwd(),
-            Op::Chdir(path) => rustix::process::chdir(path.as_c_str()).map_err(at(Call::Chdir)),
+            Op::Chdir(path) => self.change_directory(path),
             Op::Umask(mask) => {
                 self.umask = *mask;
                 Ok(())
@@ -397,6 +400,29 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
+    /// Closes what leads to the host, before anything that the config names is looked up as the container sees it:
+    /// `/proc/self/fd/7` must not be a directory of the host (CVE-2024-21626), neither for this process nor for
+    /// another that may look at one that waits for `start`.
+    fn close_rest(&mut self) -> Outcome {
+        (self.null, self.empty, self.dev) = (None, None, None);
+        // With a directory opened before, the root was only for finding that.
+        self.root = self.root.filter(|_| self.cwd.is_none());
+        let number = |fd: Option<&OwnedFd>| fd.map_or(-1, AsRawFd::as_raw_fd);
+        let (start, result) =
+            self.given.fifos.map_or((-1, -1), |(start, result)| (start.as_raw_fd(), result.as_raw_fd()));
+        let root = self.root.map_or(-1, |root| root.as_raw_fd());
+        let (cwd, label) = (number(self.cwd.as_ref()), number(self.label.as_ref()));
+        let keep = [self.given.parent.as_raw_fd(), start, result, root, cwd, label];
+        close_all_but(3 + self.given.preserve_fds, &keep).map_err(at(Call::None))
+    }
+
+    /// Enters a directory of the container that was joined; magic links of procfs lead nowhere.
+    fn change_directory(&self, path: &std::ffi::CStr) -> Outcome {
+        let root = self.root()?;
+        let directory = files::open_directory(root, path).map_err(at(Call::Chdir))?;
+        rustix::process::fchdir(&directory).map_err(at(Call::Chdir))
+    }
+
     /// Puts the container's own `/dev/null` in place of the host's, if it has one that is the device.
     fn take_null(&self, number: i32) -> Outcome {
         let Some(root) = self.root else { return Ok(()) };
@@ -440,6 +466,7 @@ impl<'a> Init<'a> {
     }
 
     fn find_program(&mut self) -> Outcome {
+        (self.cwd, self.label) = (None, None);
         let mut worst = Failure::new(Call::NotInPath, Errno::NOENT.raw_os_error());
         for (index, candidate) in self.program.candidates.iter().enumerate() {
             match executable(candidate) {

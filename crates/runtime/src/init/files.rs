@@ -67,6 +67,11 @@ pub fn open_if_there(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Own
     }
 }
 
+/// Opens a directory below the root with `O_PATH`.
+pub fn open_directory(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<OwnedFd> {
+    open_below(root, path, OFlags::PATH | OFlags::DIRECTORY, IN_ROOT)
+}
+
 /// Makes a target component by component, each below the descriptor of the one before.
 fn make_target(
     root: BorrowedFd<'_>,

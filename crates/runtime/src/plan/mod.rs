@@ -627,7 +627,7 @@ impl Builder<'_> {
         } else {
             self.ops.append(&mut limits);
         }
-        self.ops.push(Op::Announce);
+        self.ops.push(if self.choices.cgroup { Op::Sync(Point::Limited) } else { Op::Announce });
         Ok(())
     }
 

@@ -65,6 +65,8 @@ pub enum Point {
     Limits = 4,
     /// The parent takes the seccomp listener.
     Listener = 5,
+    /// The container is set up; the parent has written the cgroup's limits. What is left is the process.
+    Limited = 6,
 }
 
 /// A hook that init runs itself.
