@@ -255,6 +255,25 @@ pub fn close_on_exec_from(first: u32) -> rustix::io::Result<()> {
     raw::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as u32)
 }
 
+/// Closes every descriptor from `first` on but those of `keep`. Usable after clone, and only there: whoever owns a
+/// descriptor in this process must not use it again. Allocates nothing.
+///
+/// # Errors
+/// The failed call.
+pub fn close_all_but(first: u32, keep: &[RawFd]) -> rustix::io::Result<()> {
+    let mut from = first;
+    loop {
+        let kept = keep.iter().filter_map(|&fd| u32::try_from(fd).ok());
+        let Some(next) = kept.filter(|&fd| fd >= from).min() else {
+            return raw::close_range(from, u32::MAX, 0);
+        };
+        if next > from {
+            raw::close_range(from, next - 1, 0)?;
+        }
+        from = next + 1;
+    }
+}
+
 /// Puts `fd` at the number `target`, without close-on-exec. Usable after clone: allocates nothing.
 ///
 /// # Errors
