@@ -57,6 +57,8 @@ impl Scope {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     items: BTreeSet<String>,
+    /// Other tests run at the same time.
+    is_shared: bool,
 }
 
 impl Snapshot {
@@ -73,29 +75,32 @@ impl Snapshot {
         for dir in &scope.trees {
             items.extend(entries(dir, true));
         }
-        Self { items }
+        Self { items, is_shared: scope.below.is_some() }
     }
 
     /// Returns what `after` has and this has not (`+ …`), and what this has and `after` has not (`- …`).
+    ///
+    /// Below a folder, while other tests run, a cgroup that is gone was another test's.
     #[must_use]
     pub fn changes(&self, after: &Self) -> Vec<String> {
+        let mine = |item: &&String| !(after.is_shared && item.starts_with("cgroup "));
         let new = after.items.difference(&self.items).map(|item| format!("+ {item}"));
-        let lost = self.items.difference(&after.items).map(|item| format!("- {item}"));
+        let lost = self.items.difference(&after.items).filter(mine).map(|item| format!("- {item}"));
         new.chain(lost).collect()
     }
 
     /// Looks again until nothing has changed, for at most two seconds: the kernel ends processes and unmounts in its
-    /// own time. Returns what differs after that.
+    /// own time, and other tests make and remove what is theirs. Returns what differed all that time.
     #[must_use]
     pub fn changes_until_settled(&self, scope: &Scope) -> Vec<String> {
         let deadline = Instant::now() + Duration::from_secs(2);
-        loop {
-            let changes = self.changes(&Self::take(scope));
-            if changes.is_empty() || Instant::now() > deadline {
-                return changes;
-            }
+        let mut lasting = self.changes(&Self::take(scope));
+        while !lasting.is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
+            let now = self.changes(&Self::take(scope));
+            lasting.retain(|change| now.contains(change));
         }
+        lasting
     }
 
     /// Wants the machine to be as it was.
@@ -115,19 +120,9 @@ impl Snapshot {
     /// With what is new.
     #[track_caller]
     pub fn assert_nothing_left(&self, scope: &Scope, when: &str) {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let mut left: Option<BTreeSet<String>> = None;
-        loop {
-            let now: BTreeSet<String> = Self::take(scope).items.difference(&self.items).cloned().collect();
-            let still = left.map_or(now.clone(), |before| before.intersection(&now).cloned().collect());
-            if still.is_empty() {
-                return;
-            }
-            let lines: Vec<&str> = still.iter().map(String::as_str).collect();
-            assert!(Instant::now() < deadline, "left behind {when}:\n  {}", lines.join("\n  "));
-            left = Some(still);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let left: Vec<String> = self.changes_until_settled(scope);
+        let left: Vec<&String> = left.iter().filter(|change| change.starts_with('+')).collect();
+        assert!(left.is_empty(), "left behind {when}:\n  {left:#?}");
     }
 
     /// Counts the items of a kind: `mount`, `cgroup`, `process` or `file`.

@@ -65,7 +65,9 @@ impl Field {
     fn unpack_with_umoci(&self, name: &str) -> PathBuf {
         let folder = format!("umoci-{}", name.replace([':', '/'], "-"));
         self.run(
-            "skopeo copy -q --insecure-policy --src-tls-verify=false docker://$R/$1 oci:$S/$2.oci:x\n\
+            // Before 0.6 umoci did not read zstd; skopeo packs such layers anew then.
+            "skopeo copy -q --insecure-policy --src-tls-verify=false --dest-compress-format gzip \
+               docker://$R/$1 oci:$S/$2.oci:x\n\
              umoci unpack --image $S/$2.oci:x $S/$2",
             &[name, &folder],
         );

@@ -102,7 +102,8 @@ impl Fault {
     /// Returns the innermost hint of the chain.
     #[must_use]
     pub fn innermost_hint(&self) -> Option<&str> {
-        let deeper = self.0.source.as_ref().and_then(|s| s.downcast_ref::<Self>()).and_then(Self::innermost_hint);
+        let deeper =
+            self.0.source.as_ref().and_then(|s| s.downcast_ref::<Self>()).and_then(Self::innermost_hint);
         deeper.or(self.0.hint.as_deref())
     }
 
@@ -147,9 +148,11 @@ pub fn kind_of_io(error: &std::io::Error) -> Kind {
         E::AlreadyExists => Kind::AlreadyExists,
         E::PermissionDenied => Kind::PermissionDenied,
         E::StorageFull | E::QuotaExceeded | E::OutOfMemory => Kind::Exhausted,
-        E::TimedOut | E::ConnectionRefused | E::ConnectionReset | E::HostUnreachable | E::NetworkUnreachable => {
-            Kind::Unavailable
-        }
+        E::TimedOut
+        | E::ConnectionRefused
+        | E::ConnectionReset
+        | E::HostUnreachable
+        | E::NetworkUnreachable => Kind::Unavailable,
         E::Unsupported => Kind::Unsupported,
         E::ResourceBusy | E::DirectoryNotEmpty => Kind::Conflict,
         E::Interrupted => Kind::Interrupted,
@@ -206,7 +209,12 @@ mod tests {
     #[test]
     fn a_chain_is_read_once_and_the_innermost_hint_wins() {
         let io: Result<(), _> = Err(std::io::Error::from_raw_os_error(2));
-        let fault = io.within(|| "open /x").map_err(|f| f.hint("make /x")).within(|| "run web").unwrap_err().hint("outer");
+        let fault = io
+            .within(|| "open /x")
+            .map_err(|f| f.hint("make /x"))
+            .within(|| "run web")
+            .unwrap_err()
+            .hint("outer");
         assert_eq!(fault.chain(), "run web: open /x: no such file or directory");
         assert_eq!((fault.kind(), fault.innermost_hint()), (Kind::NotFound, Some("make /x")));
     }

@@ -13,7 +13,10 @@ pub struct SignalFd(OwnedFd);
 
 /// Bit n-1 is signal n.
 fn mask_of(signals: &[i32]) -> u64 {
-    signals.iter().filter(|signal| (1..=64).contains(*signal)).fold(0, |mask, signal| mask | 1 << (signal - 1))
+    signals
+        .iter()
+        .filter(|signal| (1..=64).contains(*signal))
+        .fold(0, |mask, signal| mask | 1 << (signal - 1))
 }
 
 fn block(mask: u64) -> Result<()> {
