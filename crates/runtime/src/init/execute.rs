@@ -99,7 +99,6 @@ impl<'a> Init<'a> {
             Op::Join { source, kind } => {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }
-            Op::TakeNetwork => self.take_network(),
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
             Op::Sync(point) => self.sync(*point, -1),
             Op::BecomeRoot => become_ids(0, 0, Some(&[])),
@@ -211,13 +210,6 @@ impl<'a> Init<'a> {
             }
         }
         Ok(())
-    }
-
-    fn take_network(&self) -> Outcome {
-        let mut message = [0_u8; 1];
-        let (_, fd) = socket::receive(self.given.parent, &mut message).map_err(at(Call::Read))?;
-        let fd = fd.ok_or(Failure::new(Call::Read, Errno::PIPE.raw_os_error()))?;
-        namespace::join(fd, namespace::NEWNET).map_err(at(Call::Setns))
     }
 
     /// Tells the parent where init is and waits for its word. `detail` is a descriptor's number for the listener.
