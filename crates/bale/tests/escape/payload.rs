@@ -131,6 +131,7 @@ fn look(secret: &str) {
 fn through(pid: u32, secret: &str) -> Vec<String> {
     let secret = secret.trim_start_matches('/');
     let up = "../".repeat(12);
+    let names: Vec<_> = descriptors(&pid.to_string());
     let mut paths = vec![format!("/proc/{pid}/root/{secret}"), format!("/proc/{pid}/cwd/{up}{secret}")];
     for fd in 3..24 {
         let base = format!("/proc/{pid}/fd/{fd}");
@@ -139,7 +140,7 @@ fn through(pid: u32, secret: &str) -> Vec<String> {
         }
     }
     let reached = |path: &String| fs::read_to_string(path).is_ok_and(|t| t.contains("host secret"));
-    paths.into_iter().filter(reached).map(|path| format!("ESCAPED {path}")).collect()
+    paths.into_iter().filter(reached).map(|path| format!("ESCAPED {path}; it had {names:?}")).collect()
 }
 
 /// Catches the program of each process that appears, then tries to write to it, until `/out/stop` is there.
