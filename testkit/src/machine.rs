@@ -22,6 +22,8 @@ pub struct Scope {
     trees: Vec<PathBuf>,
     /// Folders of which only the direct entries are compared.
     folders: Vec<PathBuf>,
+    /// Only cgroups at or below one of this name; with `None` all that have `bale` in their path.
+    cgroup: Option<&'static str>,
 }
 
 impl Scope {
@@ -29,19 +31,33 @@ impl Scope {
     #[must_use]
     pub fn machine() -> Self {
         let folders = ["/tmp", "/run", "/var/lib", "/run/bale", "/var/lib/bale"].map(PathBuf::from);
-        Self { below: None, trees: Vec::new(), folders: folders.to_vec() }
+        Self { folders: folders.to_vec(), ..Self::default() }
     }
 
     /// Looks at what has to do with the folder `dir`, so that other tests may run at the same time.
     #[must_use]
     pub fn below(dir: &Path) -> Self {
-        Self { below: Some(dir.to_owned()), trees: Vec::new(), folders: Vec::new() }
+        Self { below: Some(dir.to_owned()), ..Self::default() }
+    }
+
+    fn wants_cgroup(&self, path: &Path) -> bool {
+        match self.cgroup {
+            Some(name) => path.iter().any(|part| part == name),
+            None => path.to_string_lossy().contains("bale"),
+        }
     }
 
     /// Adds a folder whose whole content is compared.
     #[must_use]
     pub fn tree(mut self, dir: &Path) -> Self {
         self.trees.push(dir.to_owned());
+        self
+    }
+
+    /// Looks only at cgroups named `name` and at those below them.
+    #[must_use]
+    pub fn cgroups_of(mut self, name: &'static str) -> Self {
+        self.cgroup = Some(name);
         self
     }
 
@@ -236,7 +252,7 @@ fn cgroups_below(dir: &Path, scope: &Scope, depth: usize, found: &mut Vec<String
         // The one that all containers share stays for the next.
         let is_shared = path.file_name().is_some_and(|name| name == "bale");
         let counts = scope.below.is_none() || !is_shared && is_unused(&path);
-        if path.to_string_lossy().contains("bale") && counts {
+        if scope.wants_cgroup(&path) && counts {
             found.push(format!("cgroup {}", path.display()));
         }
         cgroups_below(&path, scope, depth + 1, found);

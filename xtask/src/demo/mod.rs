@@ -23,6 +23,9 @@ use crate::run::{Failure, Result, Runner, fail};
 use crate::{apt, only, say};
 use stage::Stage;
 
+/// The name of the cgroup in which bale makes those of its containers.
+const PARENT_CGROUP: &str = "bale";
+
 /// What `cargo xtask demo` does.
 pub fn main(words: &[&str]) -> Result<()> {
     let (binary, words) = match words {
@@ -58,12 +61,13 @@ pub fn run(runner: Runner, dir: &Path, bale: &Path, small: bool) -> Result<()> {
     let mut stage = Stage::open(runner, dir, bale)?;
     stage.remove_leftovers()?;
     let scope = scope(dir);
-    let before = Snapshot::take(&scope);
+    let (before, cgroups) = (Snapshot::take(&scope), Snapshot::take(&parents()));
     let outcome = play(&mut stage, small);
     if let Err(failure) = &outcome {
         say(&format!("\n! {failure}\n  cleaning up …"));
     }
     let cleaned = stage.clean_up();
+    remove_parent_cgroups(&cgroups);
     let left = before.changes_until_settled(&scope);
     tell_what_is_left(&before, &left);
     outcome.map_err(|failure| match failure {
@@ -92,7 +96,23 @@ fn play(stage: &mut Stage, small: bool) -> Result<()> {
 
 /// What is compared before and after: all that has to do with the demo's folder, and the places of a default store.
 fn scope(dir: &Path) -> Scope {
-    Scope::below(dir).folder(Path::new("/var/lib/bale")).folder(Path::new("/run/bale"))
+    let scope = Scope::below(dir).cgroups_of(PARENT_CGROUP);
+    scope.folder(Path::new("/var/lib/bale")).folder(Path::new("/run/bale"))
+}
+
+fn parents() -> Scope {
+    Scope::default().cgroups_of(PARENT_CGROUP)
+}
+
+/// Removes the cgroups in which bale makes those of its containers: it keeps them for the next container, but they
+/// were not there before the demo. One that is in use stays, as it is not the demo's alone.
+fn remove_parent_cgroups(before: &Snapshot) {
+    let changes = before.changes(&Snapshot::take(&parents()));
+    for cgroup in changes.iter().filter_map(|change| change.strip_prefix("+ cgroup ")) {
+        if Path::new(cgroup).file_name().is_some_and(|name| name == PARENT_CGROUP) {
+            let _ = std::fs::remove_dir(cgroup);
+        }
+    }
 }
 
 fn tell_what_is_left(before: &Snapshot, left: &[String]) {
