@@ -96,10 +96,15 @@ fn cargo_check(runner: &mut Runner, arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// Licences, bans and advisories by `deny.toml`, where cargo-deny is installed.
+/// Licences, bans and sources by `deny.toml`, where cargo-deny is installed. Its advisories need a database from
+/// GitHub: they are a step of a release, not of every test.
 fn audit(runner: &mut Runner, count: &mut Count) -> Result<()> {
     if is_here("cargo-deny") {
-        return check(count, "deny.toml", cargo_check(runner, &["deny", "--log-level", "error", "check"]));
+        return check(
+            count,
+            "deny.toml",
+            cargo_check(runner, &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
+        );
     }
     *count.skipped.entry("cargo-deny is not installed".to_owned()).or_default() += 1;
     Ok(())
