@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::stage::Stage;
-use super::way::{REDIS_PORT, end, pong, redis_port, value_round_trip};
+use super::way::{REDIS_PORT, end, pong, redis_port, set_port, value_round_trip};
 use crate::cargo;
 use crate::run::Result;
 
@@ -29,7 +29,7 @@ pub fn by_hand(stage: &mut Stage, image: &str) -> Result<()> {
         "process.terminal=false",
         "process.cwd=/data",
         "root.readonly=false",
-        r#"linux.namespaces-={"type":"network"}"#,
+        "linux.namespaces-=network",
     ])?;
     stage.bale(&["check", "./by-hand"])?;
     stage.bale(&["run", "-d", "--name", "by-hand", "./by-hand"])?;
@@ -61,7 +61,7 @@ pub fn verbatim(stage: &mut Stage) -> Result<()> {
     stage.bale(&["upgrade", "./seed"])?;
     stage.bale(&["upgrade", "./seed"])?;
     if port != REDIS_PORT {
-        stage.bale(&["set", "./seed", &format!("process.args+={}", json!(["--port", port.to_string()]))])?;
+        set_port(stage, "./seed", port)?;
     }
     run_once(stage, port)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::proof;
 use super::registry::{Registry, free_port};
 use super::stage::Stage;
-use crate::run::{Result, fail};
+use crate::run::{Result, Runner, fail};
 
 /// The port that everybody expects of redis.
 pub const REDIS_PORT: u16 = 6379;
@@ -39,11 +39,7 @@ pub fn image_to_running_redis(stage: &mut Stage, image: &str) -> Result<()> {
     stage.title("the bundle runs, on the host's network");
     let port = redis_port(stage)?;
     if port != REDIS_PORT {
-        stage.bale(&[
-            "set",
-            "./redis",
-            &format!("process.args+={}", serde_json::json!(["--port", port.to_string()])),
-        ])?;
+        set_port(stage, "./redis", port)?;
     }
     stage.bale(&["run", "-d", "--name", "redis", "--net", "host", "./redis"])?;
     pong(stage, "redis", port)?;
@@ -80,15 +76,21 @@ pub fn redis_port(stage: &Stage) -> Result<u16> {
     Ok(port)
 }
 
+/// Adds redis's port to a bundle's command line.
+pub fn set_port(stage: &mut Stage, bundle: &str, port: u16) -> Result<()> {
+    stage.bale(&["set", bundle, "process.args+=--port", &format!("process.args+={port}")]).map(drop)
+}
+
 /// Waits for redis's PONG on the host's `port` and proves that it comes from the container `name`.
 pub fn pong(stage: &mut Stage, name: &str, port: u16) -> Result<()> {
     let text = port.to_string();
     let ping = ["-h", "127.0.0.1", "-p", &text, "ping"];
     // Redis needs a moment to listen; the call that counts is the one that is shown.
     let mut quiet = stage.command("redis-cli", &ping);
-    stage
-        .runner
-        .until(Duration::from_secs(10), |runner| Ok((runner.run(&mut quiet)?.code == 0).then_some(())))?;
+    let answers = |runner: &mut Runner| Ok((runner.run(&mut quiet)?.code == 0).then_some(()));
+    if stage.runner.until(Duration::from_secs(10), answers)?.is_none() {
+        stage.look("bale", &["logs", name])?;
+    }
     let answer = stage.run("redis-cli", &ping)?;
     if answer.stdout.trim() != "PONG" {
         return fail(format!("redis said {:?}, not PONG", answer.stdout));
