@@ -66,6 +66,7 @@ impl Kept {
 ///
 /// # Errors
 /// The failed step in words; nothing is left of the container then but its directory.
+#[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the container has them")]
 pub fn create(options: CreateOptions<'_>) -> Result<Created> {
     let mut timings = Timings::new(options.timings);
     let plan = decide(&options)?;
@@ -526,7 +527,8 @@ fn let_go(dir: &Dir, record: &Record) -> Result<()> {
     }
     let failure = Failure::decode(&message[..length]);
     let failure = failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
-    Err(words::fault(&failure, None, &Kept::of(record).program))
+    let (failure, text) = failure;
+    Err(words::fault(&failure, &text, None, &Kept::of(record).program))
 }
 
 /// Reads init's answer: 0 bytes when exec (or death) closed its side.

@@ -32,6 +32,7 @@ const CLONE_FAILED: u8 = 3;
 ///
 /// # Errors
 /// `Conflict` when it does not run or is paused; `ProgramNotFound`, `ProgramNotExecutable`.
+#[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the process has them")]
 pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     let mut timings = Timings::new(options.timings);
     let record = dir.load()?;

@@ -130,6 +130,7 @@ pub fn kill_all(dir: &Dir) -> Result<()> {
 ///
 /// # Errors
 /// `Conflict` when it runs and `force` is not given.
+#[allow(clippy::needless_pass_by_value, reason = "nothing can be done with it afterwards")]
 pub fn delete(dir: Dir, force: bool) -> Result<()> {
     let locked = dir.lock()?;
     let mut record = match locked.load() {

@@ -61,7 +61,8 @@ pub fn follow(
                 let failure = Failure::decode(&message[..length]);
                 let failure =
                     failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
-                return Err(words::fault(&failure, ops.get(usize::from(failure.op)), program));
+                let (failure, text) = failure;
+                return Err(words::fault(&failure, &text, ops.get(usize::from(failure.op)), program));
             }
             READY => return Ok(progress),
             ANNOUNCED => announced = true,

@@ -7,6 +7,11 @@
 //! thread-local storage, no allocator, no `memcpy`: only system calls. Whatever does not go as it should is left to
 //! [`crate::seal::exec_sealed`], which tries again in `main` and has words for it.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "walks over what the kernel laid out, one promise each"
+)]
+
 use std::arch::{asm, global_asm};
 use std::ffi::c_char;
 use std::mem::MaybeUninit;

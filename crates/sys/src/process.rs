@@ -252,7 +252,7 @@ pub fn exec_fd(fd: BorrowedFd<'_>, argv: &Argv, env: &Argv) -> Errno {
 /// # Errors
 /// The failed call.
 pub fn close_on_exec_from(first: u32) -> rustix::io::Result<()> {
-    raw::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as u32)
+    raw::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// Closes every descriptor from `first` on but those of `keep`. Usable after clone, and only there: whoever owns a

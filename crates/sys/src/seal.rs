@@ -28,7 +28,7 @@ pub fn is_sealed() -> bool {
     }
     let Ok(stat) = rustix::fs::statfs(PROC_SELF_EXE) else { return false };
     if u64::try_from(stat.f_type) == Ok(OVERLAY_MAGIC) {
-        return stat.f_flags as u64 & libc::ST_RDONLY as u64 != 0;
+        return stat.f_flags as u64 & libc::ST_RDONLY != 0;
     }
     let open = rustix::fs::open(PROC_SELF_EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let seals = open.and_then(rustix::fs::fcntl_get_seals);

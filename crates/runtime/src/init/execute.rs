@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::files::{self, Want};
-use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, READY, SYNC};
+use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, READY, SYNC, TEXT_MAX};
 use super::{Filter, Inherited, Program, hook};
 use crate::plan::kind_flag;
 use crate::plan::op::{Op, Point, Target};
@@ -33,6 +33,9 @@ pub(super) struct Init<'a> {
     umask: u32,
     /// Failures go to `result.fifo`: the parent is gone.
     detached: bool,
+    /// The kernel's words about a failed mount.
+    log: [u8; TEXT_MAX],
+    log_length: usize,
 }
 
 /// Executes the operations. Returns the exit status for when one failed; the last operation is an exec.
@@ -52,6 +55,8 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         program_path: 0,
         umask: 0o022,
         detached: false,
+        log: [0; TEXT_MAX],
+        log_length: 0,
     };
     // Modes of what is created are exactly those of the plan.
     rustix::process::umask(Mode::empty());
@@ -73,7 +78,7 @@ pub(super) fn at(call: Call) -> impl Fn(Errno) -> Failure {
 impl<'a> Init<'a> {
     fn tell(&self, failure: &Failure) {
         let mut message = [0; MESSAGE_MAX];
-        let length = failure.encode(&mut message);
+        let length = failure.encode(&self.log[..self.log_length], &mut message);
         // There is nobody else to tell when this fails.
         let _ = match (self.detached, self.given.fifos) {
             (true, Some((_, result))) => rustix::io::write(result, &message[..length]).map(|_| ()),
@@ -117,7 +122,7 @@ impl<'a> Init<'a> {
             Op::Mount { kind, options, attributes, after, target, no_links, copy_up } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
                 let target = self.open(target, want)?;
-                let tree = make_mount(kind, options, *attributes)?;
+                let tree = self.make_mount(kind, options, *attributes)?;
                 if *copy_up {
                     files::copy_up(target.as_fd(), tree.as_fd())?;
                 }
@@ -257,6 +262,21 @@ impl<'a> Init<'a> {
         }
         self.null = Some(null);
         Ok(())
+    }
+
+    fn make_mount(
+        &mut self,
+        kind: &std::ffi::CStr,
+        options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+        attributes: u64,
+    ) -> Result<OwnedFd, Failure> {
+        let context = FsContext::open(kind).map_err(at(Call::FsOpen))?;
+        let made =
+            configure(&context, options).and_then(|()| context.mount(attributes).map_err(at(Call::FsMount)));
+        if made.is_err() {
+            self.log_length = context.read_log(&mut self.log);
+        }
+        made
     }
 
     fn bind(&self, source: crate::plan::op::Src, target: &Target) -> Outcome {
@@ -519,26 +539,14 @@ fn is_null(stat: &Stat) -> bool {
         && stat.st_rdev == rustix::fs::makedev(1, 3)
 }
 
-fn make_mount(
-    kind: &std::ffi::CStr,
-    options: &[(std::ffi::CString, Option<std::ffi::CString>)],
-    attributes: u64,
-) -> Result<OwnedFd, Failure> {
-    let context = FsContext::open(kind).map_err(at(Call::FsOpen))?;
-    let with_log = |call: Call, index: usize| {
-        let context = &context;
-        move |errno: Errno| {
-            let mut failure = at(call)(errno);
-            failure.argument = u16::try_from(index).unwrap_or(0);
-            failure.length = u8::try_from(context.read_log(&mut failure.text)).unwrap_or(0);
-            failure
-        }
-    };
+fn configure(context: &FsContext, options: &[(std::ffi::CString, Option<std::ffi::CString>)]) -> Outcome {
     for (index, (key, value)) in options.iter().enumerate() {
-        context.set(key, value.as_deref()).map_err(with_log(Call::FsConfig, index))?;
+        if let Err(errno) = context.set(key, value.as_deref()) {
+            let argument = u16::try_from(index).unwrap_or(0);
+            return Err(Failure { argument, ..at(Call::FsConfig)(errno) });
+        }
     }
-    context.create().map_err(with_log(Call::FsCreate, 0))?;
-    context.mount(attributes).map_err(with_log(Call::FsMount, 0))
+    context.create().map_err(at(Call::FsCreate))
 }
 
 fn become_ids(uid: u32, gid: u32, groups: Option<&[Gid]>) -> Outcome {

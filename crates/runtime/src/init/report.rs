@@ -220,47 +220,40 @@ pub struct Failure {
     pub argument: u16,
     /// The kernel's answer.
     pub errno: i32,
-    /// The kernel's words.
-    pub text: [u8; TEXT_MAX],
-    /// Their length.
-    pub length: u8,
 }
 
 impl Failure {
     /// Makes a failure without words.
     #[must_use]
     pub const fn new(call: Call, errno: i32) -> Self {
-        Self { op: 0, call, argument: 0, errno, text: [0; TEXT_MAX], length: 0 }
+        Self { op: 0, call, argument: 0, errno }
     }
 
-    /// Writes the message; returns its length.
-    pub fn encode(&self, message: &mut [u8; MESSAGE_MAX]) -> usize {
-        let length = usize::from(self.length).min(TEXT_MAX);
+    /// Writes the message with the kernel's words, if it had any; returns its length.
+    pub fn encode(&self, text: &[u8], message: &mut [u8; MESSAGE_MAX]) -> usize {
+        let length = text.len().min(TEXT_MAX);
         message[0] = FAILURE;
         message[1] = self.call as u8;
         message[2..4].copy_from_slice(&self.op.to_ne_bytes());
         message[4..6].copy_from_slice(&self.argument.to_ne_bytes());
         message[8..12].copy_from_slice(&self.errno.to_ne_bytes());
-        message[16..16 + length].copy_from_slice(&self.text[..length]);
+        message[16..16 + length].copy_from_slice(&text[..length]);
         16 + length
     }
 
-    /// Reads a message that begins with [`FAILURE`].
+    /// Reads a message that begins with [`FAILURE`], and the kernel's words in it.
     #[must_use]
-    pub fn decode(message: &[u8]) -> Option<Self> {
+    pub fn decode(message: &[u8]) -> Option<(Self, String)> {
         if message.len() < 16 || message[0] != FAILURE {
             return None;
         }
-        let mut failure = Self::new(
-            Call::from_byte(message[1]),
-            i32::from_ne_bytes([message[8], message[9], message[10], message[11]]),
-        );
-        failure.op = u16::from_ne_bytes([message[2], message[3]]);
-        failure.argument = u16::from_ne_bytes([message[4], message[5]]);
-        let text = &message[16..message.len().min(MESSAGE_MAX)];
-        failure.text[..text.len()].copy_from_slice(text);
-        failure.length = u8::try_from(text.len()).unwrap_or(0);
-        Some(failure)
+        let failure = Self {
+            op: u16::from_ne_bytes([message[2], message[3]]),
+            call: Call::from_byte(message[1]),
+            argument: u16::from_ne_bytes([message[4], message[5]]),
+            errno: i32::from_ne_bytes([message[8], message[9], message[10], message[11]]),
+        };
+        Some((failure, String::from_utf8_lossy(&message[16..]).trim().to_owned()))
     }
 }
 
@@ -270,12 +263,10 @@ mod tests {
 
     #[test]
     fn a_failure_is_read_back() {
-        let mut failure = Failure::new(Call::Prlimit, 1);
-        (failure.op, failure.argument, failure.length) = (7, 3, 2);
-        failure.text[..2].copy_from_slice(b"hi");
+        let failure = Failure { op: 7, argument: 3, ..Failure::new(Call::Prlimit, 1) };
         let mut message = [0; MESSAGE_MAX];
-        let length = failure.encode(&mut message);
-        assert_eq!(Failure::decode(&message[..length]), Some(failure));
+        let length = failure.encode(b"hi\n", &mut message);
+        assert_eq!(Failure::decode(&message[..length]), Some((failure, "hi".to_owned())));
         assert_eq!(Call::from_byte(Call::Exec as u8), Call::Exec);
         assert_eq!(Call::from_byte(200), Call::None);
     }

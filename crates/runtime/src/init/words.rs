@@ -7,10 +7,12 @@ use super::hook::TIMED_OUT;
 use super::report::{Call, Failure};
 use crate::plan::op::Op;
 
-/// Says what failed in `op`; `program` is argv[0].
+/// Says what failed in `op`, with the kernel's own words if it had any; `program` is argv[0].
 #[must_use]
-pub fn fault(failure: &Failure, op: Option<&Op>, program: &str) -> Fault {
-    let errno = Errno::from_raw_os_error(failure.errno);
+pub fn fault(failure: &Failure, text: &str, op: Option<&Op>, program: &str) -> Fault {
+    // A hook's failure has none; from_raw_os_error takes 1 to 4095.
+    let errno =
+        if (1..4096).contains(&failure.errno) { Errno::from_raw_os_error(failure.errno) } else { Errno::IO };
     match failure.call {
         Call::NotInPath | Call::Program | Call::Exec => program_fault(failure.call, errno, program),
         Call::HookStatus => Fault::new(Kind::Os, format!("{}: {}", title(op), hook_status(failure.argument))),
@@ -19,7 +21,7 @@ pub fn fault(failure: &Failure, op: Option<&Op>, program: &str) -> Fault {
             Fault::new(Kind::InvalidInput, words)
                 .hint("remove it from the root file system, or mount a tmpfs on /dev")
         }
-        _ => call_fault(failure, errno, op),
+        _ => call_fault(failure, text, errno, op),
     }
 }
 
@@ -59,7 +61,7 @@ fn hook_status(argument: u16) -> String {
     }
 }
 
-fn call_fault(failure: &Failure, errno: Errno, op: Option<&Op>) -> Fault {
+fn call_fault(failure: &Failure, text: &str, errno: Errno, op: Option<&Op>) -> Fault {
     let mut words = title(op);
     if let (Call::FsConfig, Some(Op::Mount { options, .. })) = (failure.call, op) {
         if let Some((key, value)) = options.get(usize::from(failure.argument)) {
@@ -75,7 +77,6 @@ fn call_fault(failure: &Failure, errno: Errno, op: Option<&Op>) -> Fault {
     }
     words.push_str(": ");
     words.push_str(&bale_sys::error::words(errno));
-    let text = String::from_utf8_lossy(&failure.text[..usize::from(failure.length)]).trim().to_owned();
     if !text.is_empty() {
         words.push_str(&format!(" (kernel: {text})"));
     }

@@ -232,7 +232,7 @@ impl Builder<'_> {
         self.kernel_parameters()?;
         self.paths()?;
         self.terminal();
-        self.into_root()?;
+        self.enter_root()?;
         self.process_settings()?;
         let listener = filter.as_ref().map(|f| f.flags.contains(bale_sys::seccomp::Flags::NEW_LISTENER));
         self.become_process(listener)?;
@@ -588,7 +588,7 @@ impl Builder<'_> {
         }
     }
 
-    fn into_root(&mut self) -> Result<()> {
+    fn enter_root(&mut self) -> Result<()> {
         self.ops.append(&mut self.late);
         self.ops.push(Op::OpenCwd(destination("process.cwd", &self.process.cwd)?));
         self.ops.push(Op::PivotRoot { no_pivot: self.choices.no_pivot });

@@ -123,14 +123,23 @@ pub fn execveat_fd(fd: RawFd, argv: *const *const libc::c_char, env: *const *con
 
 /// Sets every signal that can be set to its default action. CLONE_CLEAR_SIGHAND leaves ignored ones ignored.
 pub fn default_signals() {
-    // SAFETY: all zero is a valid sigaction: SIG_DFL, no flags, empty mask.
-    let action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's struct sigaction: handler, flags, restorer, mask. All zero is SIG_DFL.
+    let action = [0_u64; 4];
     for signal in 1..=64 {
         if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
-        // SAFETY: `action` is live; the C library refuses its own two real-time signals, which are never ignored.
-        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+        // SAFETY: `action` is live and at least as long as the kernel's struct, with a mask of eight bytes. Not the C
+        // library's call: that refuses its own two signals, which a caller may have ignored.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }
 

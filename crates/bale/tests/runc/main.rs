@@ -1,0 +1,8 @@
+//! The runtime's command line, driven as its callers drive it. `RUNTIME=runc` runs the same cases against runc, to
+//! prove the cases; what only bale promises is left out then. (crun passes what does not look at runc's words.)
+
+mod config;
+mod life;
+mod mounts;
+mod namespaces;
+mod stage;
