@@ -6,6 +6,7 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::json::CONFIG_LIMIT_BYTES;
 use bale_spec::options::{Network, RunOptions};
 use bale_spec::runtime::{Namespace, NamespaceKind, RuntimeConfig};
+use bale_spec::validate::Severity;
 use bale_sys::file;
 use bale_sys::root::RootFd;
 use rustix::io::Errno;
@@ -53,15 +54,37 @@ fn read(path: &Path) -> Result<(RuntimeConfig, Vec<String>)> {
                 .hint("make a bundle with `bale bundle IMAGE DIR`, or a config with `bale spec`"),
             _ => error.into(),
         })?;
+    if serde_json::from_slice::<serde_json::Value>(&text).is_err() {
+        return Err(refused(path, &text));
+    }
     if let Some(converted) = bale_bundle::upgrade::convert(path, bale_spec::legacy::Options::default())? {
         let remark =
             "the bundle is in an old format and was converted in memory; `bale upgrade` shows how, for good";
         return Ok((converted.config, vec![remark.to_owned()]));
     }
     let config = RuntimeConfig::parse(&text);
-    let config =
-        config.map_err(|e| Fault::new(Kind::InvalidInput, "config.json cannot be read").caused_by(e));
-    Ok((config?, Vec::new()))
+    Ok((config.map_err(|_| refused(path, &text))?, Vec::new()))
+}
+
+/// Says what is wrong with a config that cannot be read, and where.
+fn refused(path: &Path, text: &[u8]) -> Fault {
+    let findings = bale_spec::validate::validate(text).findings.located(&String::from_utf8_lossy(text));
+    let first = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    let Some(first) = first else { return Fault::new(Kind::InvalidInput, "config.json cannot be read") };
+    let mut words = "config.json".to_owned();
+    for number in [first.line, first.column].into_iter().flatten() {
+        words.push_str(&format!(":{number}"));
+    }
+    if !first.path.is_empty() {
+        words.push_str(&format!(": {}", first.path));
+    }
+    let hint = first.hint.unwrap_or_else(|| check_hint(path));
+    Fault::new(Kind::InvalidInput, format!("{words}: {}", first.words)).hint(hint)
+}
+
+/// What to do about a bundle that cannot be run.
+pub fn check_hint(path: &Path) -> String {
+    format!("`bale check {}` tells all that is wrong with it", path.display())
 }
 
 /// A bundle says itself how it is confined and limited; what names or connects the container is the user's.

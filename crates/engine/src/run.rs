@@ -1,8 +1,8 @@
 //! `run`: make a container and start it.
 
-use bale_fault::Result;
+use bale_fault::{Kind, Result};
 
-use crate::create::{CreateOptions, Created};
+use crate::create::{CreateOptions, Created, Source};
 use crate::start::{Launch, Mode, Ran, launch};
 use crate::{Engine, Progress, RemoveOptions};
 
@@ -31,7 +31,15 @@ impl Engine {
                 // Nobody else knows of it. The failure is the one to tell; what is left shows up in `ps -a`.
                 let _ = self.remove_dir(container.dir, RemoveOptions { force: true, volumes: true });
             }
-            failed.into_fault()
+            let fault = failed.into_fault();
+            match &options.source {
+                Source::Bundle(path)
+                    if fault.kind() == Kind::InvalidInput && fault.innermost_hint().is_none() =>
+                {
+                    fault.hint(crate::bundle::check_hint(path))
+                }
+                _ => fault,
+            }
         })
     }
 }

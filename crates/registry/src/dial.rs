@@ -229,6 +229,7 @@ fn cannot_resolve(origin: &Origin, error: &io::Error) -> Trouble {
         format!("resolve {}: {}", origin.host, plain(error)),
         Retry::IfReachedBefore,
     )
+    .hint("is the registry's name spelled right, and does this machine reach its name server?")
 }
 
 fn cannot_connect(origin: &Origin, addresses: &[IpAddr], error: &io::Error) -> Trouble {

@@ -92,7 +92,7 @@ impl Resolver {
             let words = format!("{} names no name server to ask for {host}", self.resolv_conf.display());
             return Err(io::Error::new(io::ErrorKind::HostUnreachable, words));
         }
-        let mut last = io::Error::new(io::ErrorKind::HostUnreachable, format!("no such host: {host}"));
+        let mut last = io::Error::new(io::ErrorKind::HostUnreachable, "no such host");
         for name in candidates(host, &config) {
             match lookup(&name, &config).await {
                 Ok(addresses) if !addresses.is_empty() => return Ok(addresses),

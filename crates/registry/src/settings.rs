@@ -70,7 +70,8 @@ impl Settings {
     }
 
     /// Returns the settings that the environment of this process asks for: credentials of docker and podman, proxies,
-    /// the machine's `certs.d`, and `SSL_CERT_FILE`.
+    /// the machine's `certs.d`, `SSL_CERT_FILE`, and `BALE_REGISTRY_TIMEOUT` (seconds without any progress after which
+    /// an attempt is given up; 1 to 3600).
     #[must_use]
     pub fn from_env() -> Self {
         let mut settings = Self::bare();
@@ -79,6 +80,11 @@ impl Settings {
         settings.certs_dirs = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec();
         if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
             settings.ca_bundles.insert(0, file.into());
+        }
+        let seconds = std::env::var("BALE_REGISTRY_TIMEOUT").ok().and_then(|text| text.parse::<u32>().ok());
+        if let Some(seconds) = seconds.filter(|seconds| (1..=3600).contains(seconds)) {
+            settings.timeouts.stall = Duration::from_secs(seconds.into());
+            settings.timeouts.connect = settings.timeouts.connect.min(settings.timeouts.stall);
         }
         settings
     }
