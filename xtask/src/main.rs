@@ -17,13 +17,14 @@ mod test;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use run::{Failure, Result, fail};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  demo [--with BINARY] [--small] [--dev]
+  demo [--with BINARY] [--record SVG] [--small] [--dev]
                               build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
   test [--unprivileged]       format, lints, all tests and a small demo; prints a closing count
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
@@ -55,9 +56,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was printed, while somebody records it.
+static RECORD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
 /// Prints a line for the user; when nobody reads any more there is nobody to tell.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+    if let Some(lines) = RECORD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        lines.push(line.to_owned());
+    }
+}
+
+/// Begins to record what [`say`] prints.
+pub fn start_record() {
+    *RECORD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+}
+
+/// Ends the record and returns its lines.
+pub fn take_record() -> Vec<String> {
+    RECORD.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
 }
 
 /// Refuses words that a command does not know.

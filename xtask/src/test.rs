@@ -119,8 +119,10 @@ fn tests(runner: &mut Runner, count: &mut Count, dir: &Path, unprivileged: bool)
     command.env(UNPRIVILEGED, if unprivileged { "1" } else { "0" });
     say("$ cargo test --workspace --no-fail-fast");
     let (code, lines) = runner.watch_lines(&mut command, LIMIT)?;
+    let before = count.failed;
     add_tests(count, &lines, &fs::read_to_string(&skips).unwrap_or_default());
-    if code != 0 && count.failures.is_empty() {
+    // Something was not even compiled, then.
+    if code != 0 && count.failed == before {
         count.failed += 1;
         count.failures.push(format!("cargo test ended with {code}"));
     }

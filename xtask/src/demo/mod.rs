@@ -4,6 +4,7 @@
 //! (`BALE_ROOT`), the bundles. Only public commands of `bale` are used, and each is shown as it is called.
 
 mod proof;
+mod record;
 mod registry;
 mod seed;
 mod stage;
@@ -20,7 +21,7 @@ use bale_testkit::service;
 
 use crate::cargo::{self, Profile};
 use crate::run::{Failure, Result, Runner, fail};
-use crate::{apt, only, say};
+use crate::{apt, only, say, start_record, take_record};
 use stage::Stage;
 
 /// The name of the cgroup in which bale makes those of its containers.
@@ -30,6 +31,10 @@ const PARENT_CGROUP: &str = "bale";
 pub fn main(words: &[&str]) -> Result<()> {
     let (binary, words) = match words {
         ["--with", binary, rest @ ..] => (Some(Path::new(*binary).canonicalize()?), rest),
+        _ => (None, words),
+    };
+    let (picture, words) = match words {
+        ["--record", picture, rest @ ..] => (Some(Path::new(*picture)), rest),
         _ => (None, words),
     };
     only(words, &["--small", "--dev"])?;
@@ -47,13 +52,14 @@ pub fn main(words: &[&str]) -> Result<()> {
         }
     };
     let built = began.elapsed();
+    picture.iter().for_each(|_| start_record());
     run(runner, &dir, &bale, words.contains(&"--small"))?;
     say(&format!(
         "\nall done in {:.1} s, {:.1} s of it for the build",
         began.elapsed().as_secs_f32(),
         built.as_secs_f32()
     ));
-    Ok(())
+    picture.map_or(Ok(()), |picture| record::write(&take_record(), picture))
 }
 
 /// Goes the way with a binary that is there, and leaves the machine as it was, however it ends.
