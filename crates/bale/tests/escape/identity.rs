@@ -57,7 +57,9 @@ fn exec_as(
 /// Numbers that are 0 when cut to 32 bits, and what is no number.
 fn wrapping_ids(stage: &Stage) -> Verdict {
     let mut found = Found::default();
-    for text in ["4294967296", "18446744073709551616", "-1", "-4294967296", "4294967295", "1e10", "\"0x10\"", "1.5"] {
+    for text in
+        ["4294967296", "18446744073709551616", "-1", "-4294967296", "4294967295", "1e10", "\"0x10\"", "1.5"]
+    {
         let mut bundle = stage.bundle();
         let marker = json!("the uid");
         bundle.config["process"]["user"] = json!({"uid": marker, "gid": 5});
@@ -84,7 +86,20 @@ fn exec_user(stage: &Stage) -> Verdict {
     let mut bundle = stage.bundle();
     let outcome = bundle.run_in_background(&["pause"]);
     found.note(&outcome, "container");
-    for user in ["1", "1:2", "1:", "-1", "1 ", "01x", "x1", ":1", "4294967296", "4294967297:1", "1:4294967296", "1:2:3"] {
+    for user in [
+        "1",
+        "1:2",
+        "1:",
+        "-1",
+        "1 ",
+        "01x",
+        "x1",
+        ":1",
+        "4294967296",
+        "4294967297:1",
+        "1:4294967296",
+        "1:2:3",
+    ] {
         // A number stands there: whoever gives one does not ask for root.
         exec_as(stage, &bundle, user, &mut found, |uid| uid == "0");
     }
@@ -104,7 +119,9 @@ fn inheritable(stage: &Stage) -> Verdict {
         bundle.config["process"]["user"] = json!({"uid": uid, "gid": uid});
         let outcome = bundle.run_in_background(&["pause"]);
         found.note(&outcome, "container");
-        for flags in [&[][..], &["--cap", "CAP_NET_ADMIN"], &["--cap", "CAP_NET_ADMIN", "--cap", "CAP_NET_RAW"]] {
+        for flags in
+            [&[][..], &["--cap", "CAP_NET_ADMIN"], &["--cap", "CAP_NET_ADMIN", "--cap", "CAP_NET_RAW"]]
+        {
             let _ = fs::remove_file(bundle.out("report"));
             let mut words = vec!["exec"];
             words.extend(flags);
@@ -134,8 +151,9 @@ fn long_maps(stage: &Stage) -> Verdict {
     for count in [300_u32, 341, 5000] {
         let mut bundle = stage.bundle();
         bundle.user_namespace();
-        let map: Vec<Value> =
-            (0..count).map(|n| json!({"containerID": n * 10, "hostID": 100_000_000 + n * 10, "size": 10})).collect();
+        let map: Vec<Value> = (0..count)
+            .map(|n| json!({"containerID": n * 10, "hostID": 100_000_000 + n * 10, "size": 10}))
+            .collect();
         bundle.config["linux"]["uidMappings"] = json!(map);
         bundle.config["linux"]["gidMappings"] = json!(map);
         let outcome = bundle.run();

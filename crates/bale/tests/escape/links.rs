@@ -87,7 +87,8 @@ fn bundle(stage: &Stage, with_dev: bool) -> Bundle<'_> {
         }));
     }
     bundle.config["process"]["cwd"] = json!("/work");
-    bundle.config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/scsi", "/sys/firmware", "/etc/hosts"]);
+    bundle.config["linux"]["maskedPaths"] =
+        json!(["/proc/kcore", "/proc/scsi", "/sys/firmware", "/etc/hosts"]);
     bundle.config["linux"]["readonlyPaths"] = json!(["/proc/bus", "/proc/sys", "/vol"]);
     bundle
 }
@@ -214,7 +215,11 @@ fn mount_targets(stage: &Stage) -> Verdict {
             } else {
                 json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"})
             });
-            bundle.inspect(Flow::CreateStart, &format!("mount on {destination}, {place} {kind:?}"), &mut found);
+            bundle.inspect(
+                Flow::CreateStart,
+                &format!("mount on {destination}, {place} {kind:?}"),
+                &mut found,
+            );
         }
     }
     found.verdict()
@@ -230,8 +235,7 @@ fn dev(stage: &Stage) -> Verdict {
             if userns {
                 bundle.user_namespace();
             }
-            bundle.config["linux"]["devices"] =
-                json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0}]);
+            bundle.config["linux"]["devices"] = json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0}]);
             bundle.inspect(Flow::CreateStart, &format!("dev {kind:?} userns={userns}"), &mut found);
         }
     }
@@ -263,6 +267,15 @@ fn null(stage: &Stage) -> Verdict {
             bundle.inspect(flow, &format!("dev/null {kind:?} {flow:?} uid={uid}"), &mut found);
         }
     }
+    // To a file of a volume, which is the host's too.
+    for (flow, uid) in [(Flow::CreateStart, 0), (Flow::CreateStart, 7), (Flow::Exec, 7)] {
+        let mut bundle = stage.bundle();
+        bundle.mount(json!({"destination": "/vol", "type": "bind", "source": stage.canary("shared"),
+            "options": ["bind"]}));
+        bundle.link("dev/null", std::path::Path::new("/vol/null"));
+        bundle.config["process"]["user"]["uid"] = json!(uid);
+        bundle.inspect(flow, &format!("dev/null to a volume, {flow:?} uid={uid}"), &mut found);
+    }
     let owner = fs::metadata("/dev/null").unwrap();
     if std::os::unix::fs::MetadataExt::uid(&owner) != 0 {
         found.add("dev/null", ["the host's /dev/null has another owner".to_owned()]);
@@ -273,7 +286,9 @@ fn null(stage: &Stage) -> Verdict {
 /// CVE-2019-19921, CVE-2023-27561, CVE-2023-28642: a procfs that is not where masks and labels look for it.
 fn proc_and_sys(stage: &Stage) -> Verdict {
     let mut found = Found::default();
-    for (place, to) in [("proc", "/tmp"), ("proc", "tmp"), ("proc", "../tmp"), ("sys", "/tmp"), ("sys", "vol/../tmp")] {
+    for (place, to) in
+        [("proc", "/tmp"), ("proc", "tmp"), ("proc", "../tmp"), ("sys", "/tmp"), ("sys", "vol/../tmp")]
+    {
         let mut bundle = stage.bundle();
         bundle.mount(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
         bundle.link(place, &PathBuf::from(to));

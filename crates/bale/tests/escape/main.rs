@@ -79,7 +79,9 @@ fn main() -> ExitCode {
             Ok(Verdict::Escaped(how)) => {
                 failed += 1;
                 println!("test {name} ... FAILED\n  escaped ({} ways, {millis} ms):", how.len());
-                how.iter().take(12).for_each(|line| println!("    {line}"));
+                how.iter()
+                    .take(12)
+                    .for_each(|line| println!("    {}", line.chars().take(400).collect::<String>()));
             }
             Err(_) => {
                 failed += 1;

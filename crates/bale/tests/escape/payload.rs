@@ -42,7 +42,10 @@ fn inspect(secret: &str, report: &str) {
         text.push_str(&line);
         text.push('\n');
     };
-    say(format!("cwd {}", std::env::current_dir().map_or_else(|e| e.to_string(), |d| d.display().to_string())));
+    say(format!(
+        "cwd {}",
+        std::env::current_dir().map_or_else(|e| e.to_string(), |d| d.display().to_string())
+    ));
     for up in 0..14 {
         let path = format!("{}{}", "../".repeat(up), secret.trim_start_matches('/'));
         if fs::read_to_string(&path).is_ok_and(|t| t.contains("host secret")) {
@@ -59,11 +62,17 @@ fn inspect(secret: &str, report: &str) {
         }
     }
     if let Ok(status) = fs::read_to_string("/proc/self/status") {
-        status.lines().filter(|l| l.starts_with("Cap") || l.starts_with("Uid")).for_each(|l| say(l.to_owned()));
+        status
+            .lines()
+            .filter(|l| l.starts_with("Cap") || l.starts_with("Uid"))
+            .for_each(|l| say(l.to_owned()));
     }
     if let Ok(map) = fs::read_to_string("/proc/self/uid_map") {
         say(format!("uid_map {}", map.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below = mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with("/vol")));
+    say(format!("volume {} mounts", below.count()));
     let value = fs::read_to_string("/proc2/sys/kernel/shm_rmid_forced").unwrap_or_default();
     say(format!("shm_rmid_forced {}", value.trim()));
     for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
@@ -187,7 +196,8 @@ fn attack(file: &fs::File) {
         return;
     }
     let Ok(tree) = mount::clone_fd(file.as_fd(), false) else { return };
-    if mount::set_attributes(&tree, false, change).is_ok() && append(&format!("/proc/self/fd/{}", tree.as_raw_fd()))
+    if mount::set_attributes(&tree, false, change).is_ok()
+        && append(&format!("/proc/self/fd/{}", tree.as_raw_fd()))
     {
         write("/out/stolen", "ESCAPED the program was opened for writing through a clone of its mount");
     }
@@ -200,9 +210,11 @@ fn append(path: &str) -> bool {
 
 /// A hook: says with which environment and where it runs.
 fn environment(report: &str) {
-    let mut lines: Vec<String> = std::env::vars().map(|(name, value)| format!("env {name}={value}")).collect();
+    let mut lines: Vec<String> =
+        std::env::vars().map(|(name, value)| format!("env {name}={value}")).collect();
     lines.push(format!("cwd {}", std::env::current_dir().unwrap_or_default().display()));
-    lines.extend(descriptors("self").into_iter().filter(|d| d.0 > 2).map(|d| format!("fd {}", d.1.display())));
+    lines
+        .extend(descriptors("self").into_iter().filter(|d| d.0 > 2).map(|d| format!("fd {}", d.1.display())));
     let _ = fs::write(report, lines.join("\n"));
 }
 

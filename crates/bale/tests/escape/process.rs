@@ -205,12 +205,15 @@ fn descriptors_of_created(stage: &Stage) -> Verdict {
             continue;
         };
         found.note(&Ok(()), "create");
+        use std::os::unix::fs::MetadataExt;
         let dir = format!("/proc/{pid}/fd");
+        let root = fs::metadata(format!("/proc/{pid}/root")).map(|m| (m.dev(), m.ino())).ok();
         for entry in fs::read_dir(&dir).unwrap().flatten() {
             let number: u32 = entry.file_name().to_string_lossy().parse().unwrap();
             let target = fs::read_link(entry.path()).unwrap_or_default();
             let kind = fs::metadata(entry.path());
-            if number > 2 && kind.is_ok_and(|m| m.is_dir()) {
+            // The container's own root leads nowhere else.
+            if number > 2 && kind.is_ok_and(|m| m.is_dir() && Some((m.dev(), m.ino())) != root) {
                 let line = format!("ESCAPED init holds a directory: {number} -> {}", target.display());
                 found.add(&format!("userns={userns}"), [line]);
             }

@@ -56,6 +56,17 @@ fn goals(stage: &Stage, name: &str) -> [PathBuf; 2] {
 }
 
 fn rounds(stage: &Stage, name: &str, found: &mut Found, prepare: impl Fn(&mut Bundle<'_>, &Path)) {
+    checked_rounds(stage, name, found, prepare, |_| false);
+}
+
+/// As [`rounds`]; `is_bad` judges what the process in the container reports.
+fn checked_rounds(
+    stage: &Stage,
+    name: &str,
+    found: &mut Found,
+    prepare: impl Fn(&mut Bundle<'_>, &Path),
+    is_bad: impl Fn(&str) -> bool,
+) {
     for goal in goals(stage, name) {
         let volume = volume(stage, &goal);
         let exchanged = exchange(&volume.join("real"), &volume.join("link"), || {
@@ -64,6 +75,9 @@ fn rounds(stage: &Stage, name: &str, found: &mut Found, prepare: impl Fn(&mut Bu
                 prepare(&mut bundle, &volume);
                 let what = format!("round {round} to {}", goal.display());
                 bundle.inspect(crate::stage::Flow::CreateStart, &what, found);
+                if is_bad(&bundle.read("report")) {
+                    found.add(&what, ["ESCAPED a mount is not where it was to be".to_owned()]);
+                }
                 // So that directories are missing again.
                 for side in ["real", "link"] {
                     let path = volume.join(side);
@@ -120,14 +134,22 @@ fn parents(stage: &Stage) -> Verdict {
 /// procfs is to be mounted on a name that is exchanged.
 fn proc(stage: &Stage) -> Verdict {
     let mut found = Found::default();
-    rounds(stage, "proc", &mut found, |bundle, volume| {
+    let prepare = |bundle: &mut Bundle<'_>, volume: &Path| {
         bind_volume(bundle, volume);
         bundle.mount(json!({"destination": "/vol/real", "type": "proc", "source": "proc"}));
         bundle.mount(json!({"destination": "/vol/real", "type": "sysfs", "source": "sysfs"}));
         bundle.config["linux"]["maskedPaths"] = json!(["/vol/real/kcore", "/vol/real/keys"]);
         bundle.config["linux"]["readonlyPaths"] = json!(["/vol/real/sys", "/vol/real/bus"]);
-    });
+    };
+    checked_rounds(stage, "proc", &mut found, prepare, lacks_mounts);
     found.verdict()
+}
+
+/// Tells whether of the volume's three mounts one is not there: then it was made elsewhere, and nobody said so.
+fn lacks_mounts(report: &str) -> bool {
+    let count =
+        report.lines().find_map(|line| line.strip_prefix("volume ")?.strip_suffix(" mounts")?.parse().ok());
+    count.is_some_and(|count: u32| count < 3)
 }
 
 /// `/dev` and `/dev/pts` are on the volume.

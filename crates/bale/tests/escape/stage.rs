@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 /// No call of a runtime takes this long.
 const LIMIT_MS: u32 = 10_000;
 /// Files of the kernel that an escape could do harm through; what stands in for each.
-const DANGEROUS: [&str; 3] = ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/modprobe"];
+const DANGEROUS: [&str; 3] =
+    ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/modprobe"];
 
 pub struct Stage {
     /// Removed last.
@@ -124,7 +125,7 @@ impl Stage {
     fn make_canary(&self) {
         let base = self.scratch.join("canary");
         let _ = fs::remove_dir_all(&base);
-        for dir in ["", "dir", "dir/sub", "dev", "dev/pts", "pts", "proc", "sys", "etc"] {
+        for dir in ["", "dir", "dir/sub", "dev", "dev/pts", "pts", "proc", "sys", "etc", "shared"] {
             fs::create_dir(base.join(dir)).expect("canary");
             fs::set_permissions(base.join(dir), fs::Permissions::from_mode(0o777)).expect("canary");
             let all = WatchFlags::CREATE
@@ -135,8 +136,17 @@ impl Stage {
                 | WatchFlags::OPEN;
             inotify::add_watch(&self.watch, base.join(dir), all).expect("watch");
         }
-        for file in ["host-secret", "dir/host-secret", "null", "console", "ptmx", "hosts", "dev/null", "dev/host-secret"]
-        {
+        for file in [
+            "host-secret",
+            "dir/host-secret",
+            "null",
+            "shared/null",
+            "console",
+            "ptmx",
+            "hosts",
+            "dev/null",
+            "dev/host-secret",
+        ] {
             fs::write(base.join(file), "host secret\n").expect("canary");
         }
         let passwd = "root:x:0:0:host secret:/host-home:/bin/sh\n";
@@ -153,10 +163,12 @@ impl Stage {
         let mut reader = inotify::Reader::new(&self.watch, &mut space);
         let mut lines = Vec::new();
         while let Ok(event) = reader.next() {
-            if event.events().contains(inotify::ReadFlags::IGNORED) {
+            let name = event.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            // That a directory is opened is no harm: as the source of a bind mount it has to be.
+            let is_opened_directory = event.events() == inotify::ReadFlags::OPEN | inotify::ReadFlags::ISDIR;
+            if event.events().contains(inotify::ReadFlags::IGNORED) || is_opened_directory {
                 continue;
             }
-            let name = event.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             lines.push(format!("the host's {name:?}: {:?}", event.events()));
         }
         lines
@@ -202,7 +214,11 @@ impl Stage {
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("log")).stderr(said);
         // A directory of the host to be in: where an escape through it would lead.
         command.current_dir(self.scratch.path()).env("LD_PRELOAD_OF_HOST", "x");
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.runtime.display()));
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            // Somebody writes to the program.
+            Err(error) => return Ran { code: -1, words: format!("{}: {error}", self.runtime.display()) },
+        };
         let code = if ended(child.id(), limit_ms) {
             child.wait().expect("wait").code().unwrap_or(-1)
         } else {
@@ -253,13 +269,15 @@ impl Stage {
         let mark = format!("escape-{}", std::process::id());
         remove_cgroups(Path::new("/sys/fs/cgroup"), &format!("bale-{mark}"));
         let scope = Scope::below(self.scratch.path());
-        let ours = |line: &String| line.contains(&mark) || line.contains(&*self.scratch.path().to_string_lossy());
+        let ours =
+            |line: &String| line.contains(&mark) || line.contains(&*self.scratch.path().to_string_lossy());
         let left: Vec<String> = self.before.changes_until_settled(&scope).into_iter().filter(ours).collect();
         let pattern = {
             let proc = FsContext::open(c"proc").expect("proc");
             proc.create().expect("proc");
             let tree = proc.mount(0).expect("proc");
-            let fd = rustix::fs::openat(&tree, "sys/kernel/core_pattern", OFlags::RDONLY, Mode::empty()).expect("open");
+            let fd = rustix::fs::openat(&tree, "sys/kernel/core_pattern", OFlags::RDONLY, Mode::empty())
+                .expect("open");
             std::io::read_to_string(fs::File::from(fd)).expect("read")
         };
         if pattern != self.real_pattern {
@@ -309,15 +327,27 @@ fn attach(tree: &OwnedFd, place: &Path) {
 /// Waits for the end of a process; tells whether it came.
 fn ended(pid: u32, limit_ms: u32) -> bool {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("pid");
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return true };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return true;
+    };
     process::wait_end(&pidfd, Some(limit_ms)).unwrap_or(true)
 }
 
 /// What most bundles have.
 fn config(id: &str, secret: &str) -> Value {
     let capabilities = json!([
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-        "CAP_SETFCAP", "CAP_SETPCAP", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_MKNOD",
+        "CAP_NET_RAW",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SETFCAP",
+        "CAP_SETPCAP",
+        "CAP_SYS_CHROOT",
+        "CAP_KILL",
+        "CAP_AUDIT_WRITE"
     ]);
     json!({
         "ociVersion": "1.0.2",
@@ -362,7 +392,9 @@ impl Bundle<'_> {
 
     pub fn mount_pts(&mut self) {
         let options = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
-        self.mount(json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options}));
+        self.mount(
+            json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options}),
+        );
     }
 
     /// Gives it a user namespace; root is root, as the root file system is root's.
@@ -451,7 +483,8 @@ impl Bundle<'_> {
     /// Waits for a file in `/out`.
     pub fn wait_for(&self, name: &str) {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("inotify");
-        inotify::add_watch(&watch, self.rootfs.join("out"), WatchFlags::MOVED_TO | WatchFlags::CREATE).expect("watch");
+        inotify::add_watch(&watch, self.rootfs.join("out"), WatchFlags::MOVED_TO | WatchFlags::CREATE)
+            .expect("watch");
         let mut space = [MaybeUninit::<u8>::uninit(); 4096];
         while !self.out(name).exists() {
             let limit = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
