@@ -98,7 +98,8 @@ const CASES: &[Case] = &[
     (
         "masked paths",
         |c| {
-            c["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/proc/acpi", "/sys/firmware", "/no/such"])
+            c["linux"]["maskedPaths"] =
+                json!(["/proc/timer_list", "/proc/acpi", "/sys/firmware", "/no/such"]);
         },
         "cat /proc/timer_list | wc -c; ls /sys/firmware | wc -l; touch /sys/firmware/x 2>/dev/null || echo refused; \
          (echo x > /proc/timer_list) 2>/dev/null && echo swallowed",
@@ -196,7 +197,7 @@ const REFUSED: &[Refusal] = &[
     (
         |c| {
             c["linux"]["namespaces"] =
-                json!([{"type": "mount"}, {"type": "uts", "path": "/proc/self/ns/net"}])
+                json!([{"type": "mount"}, {"type": "uts", "path": "/proc/self/ns/net"}]);
         },
         "ns/net",
     ),
@@ -237,7 +238,7 @@ fn hostile_documents_are_refused() {
         let bundle = stage.bundle(&id, "true", |_| {});
         std::fs::write(bundle.join("config.json"), text).unwrap();
         let ran = stage.runtime(["run".as_ref(), "-b".as_ref(), bundle.as_os_str(), id.as_ref()]);
-        assert_eq!(ran.code, 1, "{:.40}: {ran:#?}", text);
+        assert_eq!(ran.code, 1, "{text:.40}: {ran:#?}");
     }
     stage.assert_clean();
 }

@@ -244,8 +244,8 @@ fn flags_repeat_and_stand_anywhere() {
 
 fn hook(stage: &Stage, name: &str, body: &str) -> Value {
     let path = stage.scratch.join(format!("hook-{name}"));
-    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("hook");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
     json!({"path": path, "args": [name], "env": ["PATH=/usr/bin:/bin", format!("NAME={name}")]})
 }
 

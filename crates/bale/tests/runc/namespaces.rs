@@ -68,10 +68,10 @@ fn a_mount_can_map_ids() {
 fn open_up(stage: &Stage) {
     use std::os::unix::fs::PermissionsExt;
     let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(stage.scratch.path(), open.clone()).unwrap();
-    std::fs::set_permissions(stage.scratch.join("rootfs"), open).unwrap();
+    std::fs::set_permissions(stage.scratch.path(), open.clone()).expect("open up");
+    std::fs::set_permissions(stage.scratch.join("rootfs"), open).expect("open up");
     for name in ["proc", "dev", "sys", "tmp", "mnt"] {
-        std::fs::create_dir_all(stage.scratch.join("rootfs").join(name)).unwrap();
+        std::fs::create_dir_all(stage.scratch.join("rootfs").join(name)).expect("open up");
     }
 }
 
