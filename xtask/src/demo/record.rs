@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use crate::cargo;
 use crate::run::Result;
 
 /// Lines that are seen at a time, and characters of each.
@@ -20,6 +21,9 @@ const END_S: f64 = 8.0;
 
 /// Writes the lines that a run has printed to `file`.
 pub fn write(lines: &[String], file: &Path) -> Result<()> {
+    // Where the checkout lies on the recorder's machine is nobody's business.
+    let here = cargo::workspace().display().to_string();
+    let lines: Vec<String> = lines.iter().map(|line| line.replace(&here, "~/bale")).collect();
     let lines: Vec<&str> = lines.iter().flat_map(|line| line.split('\n')).collect();
     fs::write(file, svg(&lines))?;
     Ok(())
