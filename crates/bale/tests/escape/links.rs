@@ -119,7 +119,7 @@ fn corpus(stage: &Stage) -> Verdict {
     let mut found = Found::default();
     for (place, goal) in PLACES {
         for kind in KINDS {
-            for variant in 0..8 {
+            for variant in [0, 1, 2, 4, 7] {
                 let (with_dev, userns, terminal) = (variant & 1 != 0, variant & 2 != 0, variant & 4 != 0);
                 if with_dev && place.starts_with("dev/") && place != "dev/pts" {
                     // The new /dev hides it.
