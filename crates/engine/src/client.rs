@@ -72,8 +72,9 @@ impl Client {
         let received = loop {
             let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
             match rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Said::End),
+                // The kernel reports once, and before what is still to be read, that the supervisor left without having
+                // read a request: what it said before it left comes next.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other.call(|| "recvmsg(<control socket>)")?,
             }
         };

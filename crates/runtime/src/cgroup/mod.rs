@@ -132,6 +132,7 @@ pub fn create_default(host: &Host, path: &str, resources: &Resources) -> Result<
 fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Handle> {
     let mut made = Made::default();
     let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+        handle.restrict_first(resources)?;
         handle.restrict(resources)?;
         handle.open_tasks()?;
         Ok(handle)
@@ -142,8 +143,8 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     outcome.within(|| format!("make cgroup {path:?}"))
 }
 
-/// As [`create`] or, when the path was not `asked` for, [`create_default`], without limits: [`Handle::restrict`]
-/// writes them while the first process of the cgroup does something else already.
+/// As [`create`] or, when the path was not `asked` for, [`create_default`], with no more than what must be there before
+/// a process is: [`Handle::restrict`] writes the rest while the first process of the cgroup does something else already.
 ///
 /// # Errors
 /// As [`create`].
@@ -151,6 +152,7 @@ pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> R
     let mut made = Made::default();
     let wish = if asked { Wish::Asked } else { Wish::Default };
     let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+        handle.restrict_first(resources)?;
         handle.open_tasks()?;
         Ok(handle)
     });
@@ -429,13 +431,19 @@ impl Handle {
         self.made.undo();
     }
 
-    /// Writes limits and device rules of a new cgroup.
+    /// Writes v1's device rules: one by one, beginning with none at all, so that a process that makes its devices
+    /// meanwhile would be refused. (v2's program comes at once.)
+    fn restrict_first(&self, resources: &Resources) -> Result<()> {
+        if self.v1_group("devices").is_some() { self.restrict_devices(resources) } else { Ok(()) }
+    }
+
+    /// Writes limits and v2's device rules of a new cgroup.
     ///
     /// # Errors
     /// The field, file, value and likely cause.
     pub fn restrict(&self, resources: &Resources) -> Result<()> {
         self.limit(resources)?;
-        self.restrict_devices(resources)
+        if self.v1_group("devices").is_some() { Ok(()) } else { self.restrict_devices(resources) }
     }
 
     fn limit(&self, resources: &Resources) -> Result<()> {
