@@ -218,6 +218,11 @@ impl Registry {
         self.shared.state().rules.push(Rule { method, part: part.to_owned(), times, trick });
     }
 
+    /// Plays none of the tricks that are left.
+    pub fn forget_tricks(&self) {
+        self.shared.state().rules.clear();
+    }
+
     /// Sets who may come in.
     pub fn guard(&self, guard: Guard) {
         self.shared.state().guard = guard;

@@ -26,7 +26,11 @@ pub fn report(fault: &Fault) {
     let mut stderr = anstream();
     // Nothing is left to tell when standard error is closed.
     let _ = writeln!(stderr, "bale: {}", printable(&fault.chain()));
-    if let Some(hint) = fault.innermost_hint() {
+    let unprivileged = fault.kind() == Kind::PermissionDenied && !rustix::process::geteuid().is_root();
+    let hint = fault
+        .innermost_hint()
+        .or(unprivileged.then_some("run bale as root: containers and images are root's"));
+    if let Some(hint) = hint {
         let _ = writeln!(stderr, "  hint: {}", printable(hint));
     }
 }

@@ -72,23 +72,28 @@ impl Engine {
         progress: &mut dyn Progress,
     ) -> Result<Vec<Loaded>> {
         let store = self.store()?;
-        let hold = store.hold()?;
-        let ingest = store.ingest()?;
-        let mut spool = Spool::read(&ingest, archive).map_err(|fault| hint_space(fault, &store))?;
-        let candidates = candidates(&spool, options.platform.as_ref())?;
-        let mut loaded = Vec::new();
-        for candidate in candidates {
-            let context = Bring { store: &store, hold: &hold, ingest: &ingest, cancel: &options.cancel };
-            let brought = context.bring(&mut spool, candidate, progress);
-            loaded.push(brought.map_err(|fault| hint_space(fault, &store))?);
-        }
-        drop(spool);
-        drop(ingest);
-        drop(hold);
+        let loaded = load_into(&store, archive, options, progress).map_err(|fault| {
+            self.clear_up(&store, &fault);
+            hint_space(fault, &store)
+        })?;
         store.collect_if_wanted(&|| self.manifests_in_use())?;
         self.make_durable_soon(&store);
         Ok(loaded)
     }
+}
+
+fn load_into<R: Read + Send>(
+    store: &Store,
+    archive: R,
+    options: &LoadOptions,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Loaded>> {
+    let hold = store.hold()?;
+    let ingest = store.ingest()?;
+    let mut spool = Spool::read(&ingest, archive)?;
+    let candidates = candidates(&spool, options.platform.as_ref())?;
+    let context = Bring { store, hold: &hold, ingest: &ingest, cancel: &options.cancel };
+    candidates.into_iter().map(|candidate| context.bring(&mut spool, candidate, progress)).collect()
 }
 
 fn candidates(spool: &Spool<'_>, platform: Option<&Platform>) -> Result<Vec<Candidate>> {

@@ -266,6 +266,16 @@ impl Engine {
         }
     }
 
+    /// Takes all names from a container whose record can no longer say which one it has.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub(crate) fn release_names_of(&self, dir: &Dir) -> Result<()> {
+        let Ok(entries) = std::fs::read_dir(self.names()) else { return Ok(()) };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.into_iter().try_for_each(|name| self.release_name(&name, dir))
+    }
+
     /// Finds what stands in the way of `name`: a container whose making was broken off.
     pub(crate) fn broken_owner_of(&self, name: &str) -> Option<Dir> {
         let id = self.id_of_name(name)?;

@@ -80,13 +80,26 @@ impl Engine {
             return Ok(pulled);
         }
         let pulled = self.pull_into(&store, reference, options, progress);
-        let pulled = pulled
-            .map_err(|fault| hint_space(fault.within(format!("pull {}", reference.familiar())), &store))?;
+        let pulled = pulled.map_err(|fault| {
+            self.clear_up(&store, &fault);
+            hint_space(fault.within(format!("pull {}", reference.familiar())), &store)
+        })?;
         store.collect_if_wanted(&|| self.manifests_in_use())?;
         if pulled.changed {
             self.make_durable_soon(&store);
         }
         Ok(pulled)
+    }
+
+    /// Sees to what a failed pull or load brought: what a repetition can use stays until a later one has succeeded.
+    pub(crate) fn clear_up(&self, store: &Store, fault: &Fault) {
+        let can_go_on = matches!(fault.kind(), Kind::Unavailable | Kind::Interrupted);
+        // The failure itself is the one to tell; what cannot be cleared now is cleared by the next collection.
+        let _ = if can_go_on {
+            store.want_collection()
+        } else {
+            store.collect(&|| self.manifests_in_use()).map(drop)
+        };
     }
 
     fn pull_into(

@@ -96,8 +96,9 @@ fn erase(engine: &Engine, dir: &Dir, options: RemoveOptions) -> Result<()> {
         Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::Corrupt) => None,
         Err(fault) => return Err(fault),
     };
-    if let Some(record) = &record {
-        drop_references(engine, dir, record, options)?;
+    match &record {
+        Some(record) => drop_references(engine, dir, record, options)?,
+        None => engine.release_names_of(dir)?,
     }
     remove_files(dir)?;
     locked.remove()

@@ -43,7 +43,7 @@ impl Store {
     /// What `manifests` gave, a damaged name, or the failed call. Nothing is removed when a root cannot be read.
     pub fn collect(&self, manifests: &dyn Fn() -> Result<Vec<Digest>>) -> Result<Option<Collected>> {
         let Some(alone) = Lock::try_take(&self.locks, "store", LockMode::Exclusive)? else {
-            file::replace(&self.locks, WANTED, b"", Mode::from_raw_mode(0o600), Durability::Process)?;
+            self.want_collection()?;
             return Ok(None);
         };
         // Gone before the work: whoever wants a collection from now on says so again.
@@ -55,6 +55,15 @@ impl Store {
         drop(alone);
         drop(ingest);
         Ok(Some(collected))
+    }
+
+    /// Leaves a collection to the next pull that comes to its end: one that failed has left whole layers, which its
+    /// repetition can use.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn want_collection(&self) -> Result<()> {
+        Ok(file::replace(&self.locks, WANTED, b"", Mode::from_raw_mode(0o600), Durability::Process)?)
     }
 
     /// Collects when an earlier [`Store::collect`] had to give way. For the end of a pull, after its [`crate::Hold`] is dropped.

@@ -330,9 +330,15 @@ fn limits(flags: &Flags) -> Result<Limits> {
     Ok(limits)
 }
 
+/// The smallest limit of memory that docker's daemon takes, in bytes.
+const MEMORY_LEAST_BYTES: i64 = 6 << 20;
+
 /// Refuses limits that contradict each other (as docker's daemon does).
 fn check_limits(limits: &Limits) -> Result<()> {
     let conflict = |words: &str, hint: &str| Err(Fault::new(Kind::InvalidInput, words).hint(hint));
+    if limits.memory_bytes.is_some_and(|memory| memory < MEMORY_LEAST_BYTES) {
+        return conflict("--memory is below 6 MiB", "no program can be started with less");
+    }
     match (limits.memory_bytes, limits.memory_swap_bytes) {
         (None, Some(_)) => {
             return conflict(
