@@ -104,13 +104,19 @@ fn container_filter(record: &Record) -> Result<Option<Seccomp>> {
         Ok(text) => text,
         Err(error) => return Err(error).within(|| format!("read {path:?}")),
     };
+    // The engine's containers name docker's filter instead of spelling it out (`bale_supervisor` puts it in).
+    let by_name = record.engine.get("seccomp").and_then(|name| name.as_str()) == Some("default");
     // Most configs have no filter; the whole is only parsed when the word is there.
     let needle = b"\"seccomp\"";
-    if !text.windows(needle.len()).any(|window| window == needle) {
+    if !by_name && !text.windows(needle.len()).any(|window| window == needle) {
         return Ok(None);
     }
     let config = RuntimeConfig::parse(&text)
         .map_err(|error| Fault::new(Kind::InvalidInput, format!("{path:?}")).caused_by(error))?;
+    if by_name {
+        let capabilities = config.process.and_then(|process| process.capabilities).unwrap_or_default();
+        return Ok(Some(crate::seccomp::docker_default(&capabilities.bounding)));
+    }
     Ok(config.linux.and_then(|linux| linux.seccomp))
 }
 
