@@ -22,11 +22,6 @@ use crate::plan::{self, ExecChoices, ExecPlan};
 use crate::timings::Timings;
 use crate::{facts, life};
 
-/// How the process between ends when it could not join.
-const JOIN_FAILED: u8 = 2;
-/// How it ends when it could not clone, as when the container is at its limit of processes.
-const CLONE_FAILED: u8 = 3;
-
 /// Starts a process in a running container. The calling process joins the container's namespaces: it is meant to
 /// be a process of this one purpose, sealed, with one thread.
 ///
@@ -45,13 +40,13 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     timings.stage("open");
     let kept = Kept::of(&record);
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    let late = if joins_pids_late(kept.namespaces) { namespace::NEWPID } else { 0 };
-    join(&init, kept.namespaces & !late)?;
+    join(&init, kept.namespaces)?;
     let root = open_root()?;
     let facts = facts::gather_exec(&options.process, &root, options.preserve_fds)?;
     let choices = ExecChoices {
         id: &record.id,
         cgroup_namespace: kept.namespaces & namespace::NEWCGROUP != 0,
+        pid_namespace: kept.namespaces & namespace::NEWPID != 0,
         join_cgroups: !group.tasks_fds().is_empty(),
         user_namespace: kept.namespaces & namespace::NEWUSER != 0,
         place_stdio: matches!(options.stdio, Stdio::Fds { .. }),
@@ -120,20 +115,15 @@ fn container_filter(record: &Record) -> Result<Option<Seccomp>> {
     Ok(config.linux.and_then(|linux| linux.seccomp))
 }
 
-/// Joins everything but the cgroup namespace, which the child joins once it is in the cgroups; the pid and time
-/// namespaces take effect for the child.
+/// Joins everything but the cgroup namespace, which the child joins once it is in the cgroups, and the pid namespace:
+/// with CAP_SYS_PTRACE the container's processes have power over whoever is in it, so the child goes on in it only when
+/// it has nothing of the host any more, neither descriptors nor capabilities (CVE-2016-9962).
 fn join(init: &OwnedFd, namespaces: u64) -> Result<()> {
-    let kinds = namespaces & !namespace::NEWCGROUP;
+    let kinds = namespaces & !(namespace::NEWCGROUP | namespace::NEWPID);
     if kinds == 0 {
         return Ok(());
     }
     namespace::join(init, kinds).call(|| format!("setns(<init>, {kinds:#x})")).map_err(Fault::from)
-}
-
-/// With CAP_SYS_PTRACE in the host's user namespace the container sees into whoever is in its pid namespace, so only a
-/// process that has nothing of the host enters it (CVE-2016-9962); in a user namespace it has no such right.
-fn joins_pids_late(namespaces: u64) -> bool {
-    namespaces & namespace::NEWPID != 0 && namespaces & namespace::NEWUSER == 0
 }
 
 fn open_root() -> Result<RootFd> {
@@ -177,7 +167,10 @@ fn start(
     };
     let how = process::Clone { flags: 0, cgroup: group.into_cgroup_fd() };
     let keep = kept_descriptors(&given, &plan.ops);
-    let child = clone_bare(how, &keep, &given, joins_pids_late(Kept::of(record).namespaces), plan)?;
+    let child = process::clone(how, || match process::close_all_but(3 + given.preserve_fds, &keep) {
+        Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
+        Err(_) => 1,
+    })?;
     drop(theirs);
     let answers = Answers {
         id_maps: None,
@@ -188,7 +181,17 @@ fn start(
     };
     let program = options.process.args.first().map_or("", String::as_str);
     match parent::follow(&ours, &child, &plan.ops, program, &answers) {
-        Ok(progress) => Ok(Executed { pid: child.pid, pidfd: child.pidfd, terminal: progress.terminal }),
+        Ok(progress) => {
+            let program = match progress.moved {
+                // The first process ends once it has told of the second.
+                Some(moved) => {
+                    process::wait(&child.pidfd)?;
+                    moved
+                }
+                None => child,
+            };
+            Ok(Executed { pid: program.pid, pidfd: program.pidfd, terminal: progress.terminal })
+        }
         Err(fault) => {
             parent::end(&child);
             Err(fault)
@@ -205,51 +208,6 @@ fn kept_descriptors(given: &Inherited<'_>, ops: &[Op]) -> Vec<RawFd> {
     keep.extend(writes.then(|| given.proc.as_raw_fd()));
     keep.push(given.parent.as_raw_fd());
     keep
-}
-
-/// Clones the child. With `late_pid` by way of a process that drops what is the host's, and only then joins the pid
-/// namespace (it stays outside itself): the container never sees a process that has more than it needs.
-fn clone_bare(
-    how: process::Clone<'_>,
-    keep: &[RawFd],
-    given: &Inherited<'_>,
-    late_pid: bool,
-    plan: &ExecPlan,
-) -> Result<Child> {
-    let first = 3 + given.preserve_fds;
-    let become_process = || match process::close_all_but(first, keep) {
-        Ok(()) => init::run(&plan.ops, given, &plan.program, &plan.filter),
-        Err(_) => 1,
-    };
-    if !late_pid {
-        return Ok(process::clone(how, become_process)?);
-    }
-    let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
-    let with_socket = [keep, &[theirs.as_raw_fd()]].concat();
-    // Born in the cgroup, so that the child is too, without a descriptor of it.
-    let sibling = process::Clone { flags: namespace::PARENT, cgroup: None };
-    let between = process::clone(how, || {
-        let entered = process::close_all_but(first, &with_socket)
-            .and_then(|()| namespace::join(&given.sources[0], namespace::NEWPID));
-        let Ok(()) = entered else { return JOIN_FAILED };
-        let Ok(child) = process::clone(sibling, become_process) else { return CLONE_FAILED };
-        u8::from(socket::send_fd(&theirs, &child.pid.to_ne_bytes(), child.pidfd.as_fd()).is_err())
-    })?;
-    drop(theirs);
-    let mut message = [0; 4];
-    let received = socket::receive(&ours, &mut message).call(|| "recvmsg(<between>)");
-    let ended = process::wait(&between.pidfd)?;
-    match received? {
-        (4, Some(pidfd)) => Ok(Child { pid: i32::from_ne_bytes(message), pidfd }),
-        _ => {
-            let step = match ended {
-                process::Ended::Code(JOIN_FAILED) => "join the pid namespace: has the container ended?",
-                process::Ended::Code(CLONE_FAILED) => "clone a process in the pid namespace",
-                _ => "start a process in the pid namespace",
-            };
-            Err(Fault::new(Kind::Conflict, format!("cannot {step}")))
-        }
-    }
 }
 
 fn send_listener(record: &Record, _child: &Child, fd: &OwnedFd) -> Result<()> {

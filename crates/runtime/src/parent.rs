@@ -8,7 +8,7 @@ use bale_sys::error::Call as _;
 use bale_sys::process::{self, Child, Ended};
 use bale_sys::{identity, socket};
 
-use crate::init::report::{ANNOUNCED, FAILURE, Failure, MESSAGE_MAX, READY, SYNC};
+use crate::init::report::{ANNOUNCED, FAILURE, Failure, MESSAGE_MAX, MOVED, READY, SYNC};
 use crate::init::words;
 use crate::plan::op::{Op, Point};
 
@@ -17,6 +17,19 @@ use crate::plan::op::{Op, Point};
 pub struct Progress {
     /// The terminal's master, if init sent it here.
     pub terminal: Option<OwnedFd>,
+    /// The process that it went on as.
+    pub moved: Option<Child>,
+}
+
+impl Progress {
+    fn take(&mut self, message: &[u8], fd: OwnedFd) {
+        match *message {
+            [MOVED, _, _, _, a, b, c, d] => {
+                self.moved = Some(Child { pid: i32::from_ne_bytes([a, b, c, d]), pidfd: fd });
+            }
+            _ => self.terminal = Some(fd),
+        }
+    }
 }
 
 /// What the parent does where init waits.
@@ -36,7 +49,7 @@ pub struct Answers<'a> {
 /// Follows init until its program runs (or, with a plan that waits for start, until it is ready).
 ///
 /// # Errors
-/// Init's failure in words; the parent's own.
+/// Init's failure in words; the parent's own. A process that it went on as is ended then.
 pub fn follow(
     socket: &OwnedFd,
     child: &Child,
@@ -45,15 +58,30 @@ pub fn follow(
     answers: &Answers<'_>,
 ) -> Result<Progress> {
     let mut progress = Progress::default();
+    let followed = follow_to_end(socket, child, ops, program, answers, &mut progress);
+    if let (Err(_), Some(moved)) = (&followed, &progress.moved) {
+        end(moved);
+    }
+    followed.map(|()| progress)
+}
+
+fn follow_to_end(
+    socket: &OwnedFd,
+    child: &Child,
+    ops: &[Op],
+    program: &str,
+    answers: &Answers<'_>,
+    progress: &mut Progress,
+) -> Result<()> {
     let mut announced = false;
     let mut message = [0_u8; MESSAGE_MAX];
     loop {
         let (length, fd) = socket::receive(socket, &mut message).call(|| "recvmsg(<init>)")?;
         if length == 0 {
-            return if announced { Ok(progress) } else { Err(silent_end(child)) };
+            return if announced { Ok(()) } else { Err(silent_end(child)) };
         }
         if let Some(fd) = fd {
-            progress.terminal = Some(fd);
+            progress.take(&message[..length], fd);
             continue;
         }
         match message[0] {
@@ -64,7 +92,7 @@ pub fn follow(
                 let (failure, text) = failure;
                 return Err(words::fault(&failure, &text, ops.get(usize::from(failure.op)), program));
             }
-            READY => return Ok(progress),
+            READY => return Ok(()),
             ANNOUNCED => announced = true,
             SYNC => {
                 announced |= message[1] == Point::Limited as u8;

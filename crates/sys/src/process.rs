@@ -274,6 +274,25 @@ pub fn close_all_but(first: u32, keep: &[RawFd]) -> rustix::io::Result<()> {
     }
 }
 
+/// Forks a sibling: the new process is a child of this one's parent. `None` in the new process. For a child after
+/// clone, which has one thread: allocates nothing.
+///
+/// # Errors
+/// The failed clone.
+pub fn fork_sibling() -> rustix::io::Result<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    match raw::fork_sibling(&mut pidfd)? {
+        0 => Ok(None),
+        // SAFETY: the kernel stored a new descriptor there, as CLONE_PIDFD asks it to, and nobody else has it.
+        pid => Ok(Some(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
+    }
+}
+
+/// Ends this process at once: no destructors, no flushing. For a child after clone.
+pub fn exit_now(code: u8) -> ! {
+    raw::exit_now(i32::from(code))
+}
+
 /// Puts `fd` at the number `target`, without close-on-exec. Usable after clone: allocates nothing.
 ///
 /// # Errors

@@ -3,13 +3,15 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bale_sys::mount::{self, Attributes, FsContext, attr, propagation};
-use bale_sys::process::{close_all_but, close_on_exec_from, default_signals, exec, place_fd};
+use bale_sys::process::{
+    close_all_but, close_on_exec_from, default_signals, exec, exit_now, fork_sibling, place_fd,
+};
 use bale_sys::{identity, namespace, netlink, seccomp, socket, terminal};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::files::{self, Want};
-use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, READY, SYNC, TEXT_MAX};
+use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, MOVED, READY, SYNC, TEXT_MAX};
 use super::{Filter, Inherited, Program, hook};
 use crate::plan::kind_flag;
 use crate::plan::op::{Op, Point, Target};
@@ -152,7 +154,7 @@ impl<'a> Init<'a> {
             Op::Hook(hook) => hook::run(hook),
             Op::Mask(target) => self.mask(target),
             Op::ReadOnly(target) => self.read_only(target),
-            Op::Terminal { size, console } => self.terminal(*size, *console),
+            Op::Terminal { size, console, control } => self.terminal(*size, *console, *control),
             Op::PlaceStdio => self.place_stdio(),
             Op::Sysctl { path, value, .. } => files::write_host(self.given.proc.as_fd(), path, value, false),
             Op::OpenCwd(target) => self.open(target, Want::Directory).map(|fd| self.cwd = Some(fd)),
@@ -195,6 +197,8 @@ impl<'a> Init<'a> {
                 self.umask = *mask;
                 Ok(())
             }
+            Op::EnterPids => self.enter_pids(),
+            Op::Session { terminal } => session(*terminal),
             Op::FindProgram => self.find_program(),
             // Failures to tell are told by whoever reads: the parent may be gone.
             Op::Announce => {
@@ -352,7 +356,7 @@ impl<'a> Init<'a> {
         mount::attach(&tree, &target).map_err(at(Call::MoveMount))
     }
 
-    fn terminal(&self, size: Option<(u16, u16)>, console: bool) -> Outcome {
+    fn terminal(&self, size: Option<(u16, u16)>, console: bool, control: bool) -> Outcome {
         let master = files::open_multiplexer(self.root()?)?;
         let peer = terminal::peer_of(&master).map_err(at(Call::Ioctl))?;
         if self.given.console.is_none() {
@@ -370,8 +374,10 @@ impl<'a> Init<'a> {
         let to = self.given.console.unwrap_or(self.given.parent);
         socket::send_fd(to, b"/dev/ptmx", master.as_fd()).map_err(at(Call::Send))?;
         drop(master);
-        new_session()?;
-        terminal::make_controlling(&peer).map_err(at(Call::Ioctl))?;
+        if control {
+            new_session()?;
+            terminal::make_controlling(&peer).map_err(at(Call::Ioctl))?;
+        }
         for number in 0..3 {
             place_fd(peer.as_raw_fd(), number).map_err(at(Call::Dup))?;
         }
@@ -485,6 +491,16 @@ impl<'a> Init<'a> {
         }
     }
 
+    /// Goes on in a new process, and ends this one.
+    fn enter_pids(&self) -> Outcome {
+        let Some(child) = fork_sibling().map_err(at(Call::Fork))? else { return Ok(()) };
+        let mut message = [MOVED, 0, 0, 0, 0, 0, 0, 0];
+        message[4..8].copy_from_slice(&child.pid.to_ne_bytes());
+        // When the parent is gone, there is nobody to tell.
+        let _ = socket::send_fd(self.given.parent, &message, child.pidfd.as_fd());
+        exit_now(0)
+    }
+
     fn find_program(&mut self) -> Outcome {
         (self.cwd, self.label) = (None, None);
         let mut worst = Failure::new(Call::NotInPath, Errno::NOENT.raw_os_error());
@@ -566,6 +582,14 @@ fn keyring(name: &std::ffi::CStr) -> Outcome {
         Err(Errno::NOSYS | Errno::PERM) => Ok(()),
         other => other.map_err(at(Call::None)),
     }
+}
+
+fn session(terminal: bool) -> Outcome {
+    new_session()?;
+    if terminal {
+        terminal::make_controlling(rustix::stdio::stdin()).map_err(at(Call::Ioctl))?;
+    }
+    Ok(())
 }
 
 fn new_session() -> Outcome {

@@ -28,6 +28,8 @@ pub const SYNC: u8 = 1;
 pub const READY: u8 = 2;
 /// First byte of a message: the container is set up; what is left is the process.
 pub const ANNOUNCED: u8 = 3;
+/// First byte of a message that carries a pidfd: the process went on as that one, whose pid follows.
+pub const MOVED: u8 = 4;
 /// The longest text of a failure.
 pub const TEXT_MAX: usize = 240;
 /// The longest message.

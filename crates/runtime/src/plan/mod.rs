@@ -582,7 +582,7 @@ impl Builder<'_> {
     fn terminal(&mut self) {
         if self.process.terminal {
             let size = self.process.console_size.map(|size| (size.height, size.width));
-            self.ops.push(Op::Terminal { size, console: true });
+            self.ops.push(Op::Terminal { size, console: true, control: true });
         } else if self.choices.place_stdio {
             self.ops.push(Op::PlaceStdio);
         }
@@ -666,6 +666,8 @@ pub struct ExecChoices<'a> {
     pub id: &'a str,
     /// The cgroup namespace to join once in the cgroups.
     pub cgroup_namespace: bool,
+    /// The container has a pid namespace.
+    pub pid_namespace: bool,
     /// There are v1 cgroups to join.
     pub join_cgroups: bool,
     /// The container has a user namespace.
@@ -709,6 +711,10 @@ pub fn exec(process: &Process, choices: &ExecChoices<'_>, facts: &Facts) -> Resu
     if choices.cgroup_namespace {
         ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Cgroup });
     }
+    if choices.pid_namespace {
+        // For the process that this one goes on as.
+        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Pid });
+    }
     let label = label(process)?;
     if label.is_some() {
         ops.push(open_label(process)?);
@@ -722,12 +728,9 @@ pub fn exec(process: &Process, choices: &ExecChoices<'_>, facts: &Facts) -> Resu
     }
     if process.terminal {
         let size = process.console_size.map(|size| (size.height, size.width));
-        ops.push(Op::Terminal { size, console: false });
-    } else {
-        if choices.place_stdio {
-            ops.push(Op::PlaceStdio);
-        }
-        ops.push(Op::NewSession);
+        ops.push(Op::Terminal { size, console: false, control: false });
+    } else if choices.place_stdio {
+        ops.push(Op::PlaceStdio);
     }
     ops.push(Op::Keyring(c_string("id", format!("_ses.{}", choices.id))?));
     ops.append(&mut process::scheduling(process)?);
@@ -745,6 +748,12 @@ pub fn exec(process: &Process, choices: &ExecChoices<'_>, facts: &Facts) -> Resu
         if matches!(op, Op::EnterCwd) {
             *op = Op::Chdir(cwd.clone());
         }
+    }
+    // What the container sees of this process from here on is what its own processes are.
+    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
+    ops.insert(find, Op::Session { terminal: process.terminal });
+    if choices.pid_namespace {
+        ops.insert(find, Op::EnterPids);
     }
     if let Some(listener) = listener.filter(|_| process.no_new_privileges) {
         ops.push(Op::Seccomp { listener });

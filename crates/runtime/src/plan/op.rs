@@ -218,6 +218,8 @@ pub enum Op {
         size: Option<(u16, u16)>,
         /// `/dev/console` is put on it.
         console: bool,
+        /// This process begins the terminal's session; otherwise [`Op::Session`] does.
+        control: bool,
     },
     /// Takes the given descriptors as standard streams.
     PlaceStdio,
@@ -327,6 +329,14 @@ pub enum Op {
     Umask(u32),
     /// Tells the parent that the container is set up: a silent end after this is the program's.
     Announce,
+    /// Goes on in the container's pid namespace, as another child of this process's parent: what the container's
+    /// processes can trace from now on has no more rights than they have, and nothing of the host (CVE-2016-9962).
+    EnterPids,
+    /// Begins a session, of the terminal on standard input if there is one.
+    Session {
+        /// There is a terminal.
+        terminal: bool,
+    },
     /// Finds the program.
     FindProgram,
     /// Tells the parent that all is ready, and waits to be started.
@@ -427,6 +437,8 @@ impl fmt::Display for Op {
             Self::EnterCwd => write!(f, "enter the working directory"),
             Self::Chdir(path) => write!(f, "chdir to cwd ({:?})", path.to_string_lossy()),
             Self::Umask(mask) => write!(f, "set umask {mask:03o}"),
+            Self::EnterPids => write!(f, "enter the pid namespace"),
+            Self::Session { .. } => write!(f, "begin a session"),
             Self::Announce => write!(f, "announce"),
             Self::FindProgram => write!(f, "find the program"),
             Self::WaitForStart => write!(f, "wait for start"),
