@@ -16,6 +16,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod runc;
+mod template;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

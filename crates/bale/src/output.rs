@@ -2,10 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 
-use bale_fault::{Context, Fault, Kind, Result};
+use bale_fault::{Context, Result};
 use bale_record::time::Time;
 
 use crate::exit::printable;
+use crate::template::Template;
 
 /// Writes to standard output. A reader that went away (`bale images | head -1`) is no failure.
 ///
@@ -61,19 +62,21 @@ fn render(columns: &[Column], rows: &[Vec<String>], format: Option<&str>) -> Res
             let body = rows.iter().map(|row| shown.iter().map(|&i| printable(&row[i])).collect());
             Ok(table(std::iter::once(header).chain(body).collect()))
         }
-        "json" | "{{json .}}" => Ok(rows.iter().map(|row| object(columns, row) + "\n").collect()),
-        template => match template.strip_prefix("table ") {
-            Some(template) => {
-                let template = Template::parse(template, columns)?;
-                let titles: Vec<String> = columns.iter().map(title).collect();
-                let lines = std::iter::once(&titles).chain(rows).map(|row| template.fill(columns, row));
-                Ok(table(lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect()))
+        "json" => Ok(rows.iter().map(|row| object(columns, row).to_string() + "\n").collect()),
+        text => {
+            let (text, with_header) = text.strip_prefix("table ").map_or((text, false), |text| (text, true));
+            let template = Template::parse(text)?;
+            let titles: Vec<String> = columns.iter().map(title).collect();
+            // Filled in any case, so that a wrong name is told also when the list is empty.
+            let header = template.fill(&object(columns, &titles))?;
+            let lines = rows.iter().map(|row| Ok(printable(&template.fill(&object(columns, row))?)));
+            let lines = lines.collect::<Result<Vec<String>>>()?;
+            if !with_header {
+                return Ok(lines.into_iter().map(|line| line + "\n").collect());
             }
-            None => {
-                let template = Template::parse(template, columns)?;
-                Ok(rows.iter().map(|row| template.fill(columns, row) + "\n").collect())
-            }
-        },
+            let lines = std::iter::once(header).chain(lines);
+            Ok(table(lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect()))
+        }
     }
 }
 
@@ -81,9 +84,9 @@ fn title(column: &Column) -> String {
     column.title.map_or_else(|| column.key.to_uppercase(), str::to_owned)
 }
 
-fn object(columns: &[Column], row: &[String]) -> String {
+fn object(columns: &[Column], row: &[String]) -> serde_json::Value {
     let pairs = columns.iter().zip(row).map(|(column, cell)| (column.key.to_owned(), cell.as_str().into()));
-    serde_json::Value::Object(pairs.collect()).to_string()
+    serde_json::Value::Object(pairs.collect())
 }
 
 /// Lines columns up as docker does: three blanks between, at least ten letters wide.
@@ -106,56 +109,6 @@ fn table(rows: Vec<Vec<String>>) -> String {
         text.push('\n');
     }
     text
-}
-
-/// The part of Go's templates that people use on lists.
-struct Template(Vec<Piece>);
-
-enum Piece {
-    Text(String),
-    Cell(usize),
-    Json,
-}
-
-impl Template {
-    fn parse(text: &str, columns: &[Column]) -> Result<Self> {
-        let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        let mut pieces = Vec::new();
-        let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once("{{") {
-            let (inside, after) = after.split_once("}}").ok_or_else(|| invalid("{{ without }}"))?;
-            pieces.push(Piece::Text(before.to_owned()));
-            pieces.push(match inside.trim() {
-                "json ." => Piece::Json,
-                name => {
-                    let key = name.strip_prefix('.').ok_or_else(|| unknown(name, columns))?;
-                    let cell = columns.iter().position(|column| column.key == key);
-                    Piece::Cell(cell.ok_or_else(|| unknown(name, columns))?)
-                }
-            });
-            rest = after;
-        }
-        pieces.push(Piece::Text(rest.to_owned()));
-        Ok(Self(pieces))
-    }
-
-    fn fill(&self, columns: &[Column], row: &[String]) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Cell(cell) => row[*cell].clone(),
-            Piece::Json => object(columns, row),
-        };
-        printable(&self.0.iter().map(piece).collect::<String>())
-    }
-}
-
-fn invalid(why: &str) -> Fault {
-    Fault::new(Kind::InvalidInput, format!("invalid --format: {why}"))
-}
-
-fn unknown(name: &str, columns: &[Column]) -> Fault {
-    let known: Vec<String> = columns.iter().map(|column| format!("{{{{.{}}}}}", column.key)).collect();
-    invalid(&format!("{{{{{name}}}}} is not known")).hint(format!("use json, table, or {}", known.join(" ")))
 }
 
 /// Returns a size in docker's words: three digits, units of a thousand (`117MB`).

@@ -22,6 +22,7 @@ mod login;
 mod logs;
 mod make_bundle;
 mod names;
+mod pattern;
 mod progress;
 mod pull;
 mod push;

@@ -9,6 +9,7 @@ use bale_spec::Digest;
 
 use crate::Engine;
 use crate::container::{Container, Status, status};
+use crate::pattern;
 
 /// One line of `bale ps`.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Listed {
     pub labels: BTreeMap<String, String>,
     /// What is mounted: names of volumes.
     pub volumes: Vec<String>,
+    /// Where volumes are mounted.
+    pub destinations: Vec<String>,
     /// `host` or `none`.
     pub network: String,
 }
@@ -41,7 +44,8 @@ pub struct Listed {
 #[derive(Clone, Debug, Default)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
 
-const KEYS: [&str; 7] = ["ancestor", "exited", "id", "label", "name", "status", "volume"];
+const KEYS: [&str; 10] =
+    ["ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume"];
 const STATUSES: [&str; 7] = ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
 
 impl Filters {
@@ -78,7 +82,8 @@ impl Filters {
     }
 
     fn admit(&self, listed: &Listed) -> bool {
-        self.0.iter().all(|(key, values)| {
+        // Both need the other containers: `within` has applied them.
+        self.0.iter().filter(|(key, _)| !matches!(key.as_str(), "before" | "since")).all(|(key, values)| {
             let mut values = values.iter();
             match key.as_str() {
                 // Every label has to be there.
@@ -102,9 +107,11 @@ fn admits(key: &str, value: &str, listed: &Listed) -> bool {
         "exited" => {
             matches!(listed.status, Status::Exited(Some(code)) if value.parse() == Ok(i32::from(code)))
         }
-        "name" => listed.name.contains(value.trim_start_matches('/')),
+        // Docker's names begin with a slash, and both spellings are matched.
+        "name" => pattern::found(value, &listed.name) || pattern::found(value, &format!("/{}", listed.name)),
+        "network" => listed.network == value,
         "id" => listed.id.starts_with(value),
-        "volume" => listed.volumes.iter().any(|volume| volume == value),
+        "volume" => listed.volumes.iter().chain(&listed.destinations).any(|known| known == value),
         "ancestor" => is_ancestor(value, listed),
         _ => false,
     }
@@ -131,10 +138,21 @@ impl Engine {
         let now = Time::now();
         let ids = bale_record::list(&self.containers())?;
         let mut found: Vec<Listed> = ids.iter().filter_map(|id| self.listed(id, now)).collect();
-        found.retain(|listed| {
-            (all || filters.names_status() || listed.status.is_running()) && filters.admit(listed)
-        });
         found.sort_by(|a, b| b.created.cmp(&a.created));
+        let found = self.within(found, filters)?;
+        let shown = |listed: &Listed| all || filters.names_status() || listed.status.is_running();
+        Ok(found.into_iter().filter(|listed| shown(listed) && filters.admit(listed)).collect())
+    }
+
+    /// Keeps what `before` and `since` leave of a list, the newest first.
+    fn within(&self, mut found: Vec<Listed>, filters: &Filters) -> Result<Vec<Listed>> {
+        for (key, newer) in [("before", false), ("since", true)] {
+            for name in filters.0.get(key).into_iter().flatten() {
+                let id = self.container(name)?.record.id;
+                let Some(at) = found.iter().position(|listed| listed.id == id) else { continue };
+                found = if newer { found.drain(..at).collect() } else { found.split_off(at + 1) };
+            }
+        }
         Ok(found)
     }
 
@@ -161,6 +179,7 @@ impl Engine {
             image_id: details.image_id,
             command: details.command,
             labels: details.labels,
+            destinations: details.volumes.iter().map(|volume| volume.destination.clone()).collect(),
             volumes: details.volumes.into_iter().map(|volume| volume.name).collect(),
             network: network.to_owned(),
         })
@@ -179,6 +198,7 @@ fn broken(id: &str) -> Listed {
         words: "Dead".to_owned(),
         labels: BTreeMap::new(),
         volumes: Vec::new(),
+        destinations: Vec::new(),
         network: String::new(),
     }
 }
@@ -279,6 +299,9 @@ mod tests {
             (&["ancestor=docker.io/library/redis:7"], true),
             (&["ancestor=redis"], false),
             (&["id=ab"], true),
+            (&["name=^web$"], true),
+            (&["name=^eb"], false),
+            (&["network=none"], false),
         ] {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
             assert_eq!(Filters::parse(&words).unwrap().admit(&listed()), wanted, "{words:?}");

@@ -19,19 +19,19 @@ const SIGTERM: i32 = 15;
 const SETTLE_MS: u32 = 20_000;
 
 impl Engine {
-    /// Asks a container to stop, and kills it when it has not after `timeout_seconds` (-1 waits for ever; `None` is
-    /// the container's own). Nothing happens to one that does not run.
+    /// Asks a container to stop with `signal` (`None`: its own), and kills it when it has not after `timeout_seconds`
+    /// (-1 waits for ever; `None` is the container's own). Nothing happens to one that does not run.
     ///
     /// # Errors
     /// The failed call.
-    pub fn stop(&self, name: &str, timeout_seconds: Option<i64>) -> Result<()> {
+    pub fn stop(&self, name: &str, signal: Option<i32>, timeout_seconds: Option<i64>) -> Result<()> {
         let container = self.container(name)?;
         let Some(init) = init_of(&container)? else { return self.settle(container).map(|_| ()) };
-        let signal = match container.details.stop_signal {
+        let own = match container.details.stop_signal {
             0 => SIGTERM,
             signal => signal,
         };
-        send(&init, signal)?;
+        send(&init, signal.unwrap_or(own))?;
         let seconds = timeout_seconds.unwrap_or(container.details.stop_timeout_seconds);
         let timeout = u32::try_from(seconds).ok().map(|s| s.saturating_mul(1000));
         if !process::wait_end(&init, timeout)? {

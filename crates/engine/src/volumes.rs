@@ -66,9 +66,11 @@ impl Engine {
         name: Option<&str>,
         labels: std::collections::BTreeMap<String, String>,
     ) -> Result<Info> {
+        // Docker too takes one that nobody named for anonymous: `volume prune` removes it.
+        let anonymous = name.is_none();
         let name = name.map_or_else(new_id, |name| Ok(name.to_owned()))?;
         check(&name)?;
-        let info = Info { name, created: time::now(), anonymous: false, labels, mountpoint: PathBuf::new() };
+        let info = Info { name, created: time::now(), anonymous, labels, mountpoint: PathBuf::new() };
         self.make_volume(info).map(|(info, ..)| info)
     }
 
@@ -141,6 +143,24 @@ impl Engine {
         let mut found: Vec<Info> = names.filter_map(|name| self.read_volume(&name).ok()).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+
+    /// Returns how many bytes a volume's files have; what cannot be read counts for nothing.
+    #[must_use]
+    pub fn size_of_volume(&self, info: &Info) -> u64 {
+        let mut bytes = 0;
+        let mut folders = vec![info.mountpoint.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    bytes += metadata.len();
+                }
+            }
+        }
+        bytes
     }
 
     /// Returns the names of the containers that use a volume.

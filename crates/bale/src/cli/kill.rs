@@ -21,13 +21,21 @@ pub struct Args {
 /// Sends a signal to containers.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let engine = Engine::open(&context.root)?;
-    let signal = bale_spec::signal::parse(&args.signal).ok_or_else(|| {
-        let word = args.signal.to_ascii_uppercase();
+    let signal = parse_signal(&args.signal)?;
+    Ok(each(&args.names, |name| engine.kill(name, signal).map(|()| Some(name.to_owned()))))
+}
+
+/// Reads a signal's name or number.
+///
+/// # Errors
+/// `InvalidInput` names the nearest one.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    bale_spec::signal::parse(text).ok_or_else(|| {
+        let word = text.to_ascii_uppercase();
         let near = bale_spec::suggest::did_you_mean(
             word.trim_start_matches("SIG"),
             bale_spec::signal::names().iter().copied(),
         );
-        Fault::new(Kind::InvalidInput, format!("invalid signal {:?}{near}", args.signal))
-    })?;
-    Ok(each(&args.names, |name| engine.kill(name, signal).map(|()| Some(name.to_owned()))))
+        Fault::new(Kind::InvalidInput, format!("invalid signal {text:?}{near}"))
+    })
 }

@@ -13,6 +13,9 @@ pub struct Args {
     /// Seconds to wait before killing; -1 waits for ever
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
     time: Option<i64>,
+    /// Signal, in place of the container's own
+    #[arg(short, long, value_name = "SIGNAL")]
+    signal: Option<String>,
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     names: Vec<String>,
@@ -21,5 +24,6 @@ pub struct Args {
 /// Stops containers.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let engine = Engine::open(&context.root)?;
-    Ok(each(&args.names, |name| engine.stop(name, args.time).map(|()| Some(name.to_owned()))))
+    let signal = args.signal.as_deref().map(super::kill::parse_signal).transpose()?;
+    Ok(each(&args.names, |name| engine.stop(name, signal, args.time).map(|()| Some(name.to_owned()))))
 }

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use bale_fault::Result;
 use bale_spec::image::Platform;
+use serde_json::{Value, json};
 
 use super::Context;
-use crate::output::{self, Column};
+use crate::output;
+use crate::template::Template;
 
 /// Arguments of `bale version`.
 #[derive(clap::Args)]
@@ -27,9 +29,15 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
         ("Sealed", bale_sys::seal::is_sealed().to_string()),
     ];
     if let Some(format) = args.format {
-        let columns: Vec<Column> = facts.iter().map(|(key, _)| Column::new(key, key)).collect();
-        let row = facts.iter().map(|(_, value)| value.clone()).collect();
-        output::list(&columns, &[row], Some(&format))?;
+        let mut told: serde_json::Map<String, Value> =
+            facts.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
+        // There is no server; scripts ask docker's for its version.
+        for side in ["Client", "Server"] {
+            told.insert(side.to_owned(), json!({ "Version": env!("CARGO_PKG_VERSION") }));
+        }
+        let told = Value::Object(told);
+        let text = if format == "json" { told.to_string() } else { Template::parse(&format)?.fill(&told)? };
+        output::write(&(text + "\n"))?;
     } else {
         let titles = ["bale", "runtime specification", "platform", "kernel", "root", "sealed"];
         let lines = titles.iter().zip(&facts[..5]).map(|(title, (_, value))| format!("{title:<23}{value}\n"));
