@@ -114,7 +114,7 @@ mod tests {
             severity: Severity::Note,
             words: "x\u{1b}".to_owned(),
             hint: None,
-            ..finding.clone()
+            ..finding
         };
         let wanted = "error    config.json:12:5  process.cwd: \"\" is not an absolute path\n                           hint: say /\n\
             note     config.json       x\u{fffd}\nredis: 1 error, 0 warnings, 1 note\n";
