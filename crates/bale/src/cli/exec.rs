@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bale_engine::{Engine, ExecOptions};
-use bale_fault::Result;
+use bale_fault::{Kind, Result};
 
 use super::Context;
 use crate::exec::{Streams, start};
@@ -45,7 +45,11 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     Ok(execute(args, context).unwrap_or_else(|fault| {
         exit::report(&fault);
-        exit::of_run(&fault)
+        match fault.kind() {
+            // As docker: there is no such container, or it does not run.
+            Kind::NotFound | Kind::Conflict => ExitCode::FAILURE,
+            _ => exit::of_run(&fault),
+        }
     }))
 }
 
