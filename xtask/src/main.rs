@@ -12,6 +12,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod deps;
+mod first;
 mod run;
 mod test;
 
@@ -34,6 +35,9 @@ usage: cargo xtask COMMAND
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if first::am_first() {
+        return first::run_in_child().unwrap_or_else(|failure| told(&failure));
+    }
     let outcome = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
         Some((&"test", rest)) => test::main(rest),
@@ -49,11 +53,13 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted(signal)) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
-        Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "xtask: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => told(&failure),
     }
+}
+
+fn told(failure: &Failure) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "xtask: {failure}");
+    ExitCode::FAILURE
 }
 
 /// What was printed, while somebody records it.
