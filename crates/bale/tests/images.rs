@@ -89,7 +89,7 @@ fn failures_are_one_chain_a_hint_and_exit_code_1() {
         (vec!["load", "-i", "."], "is a directory"),
         (vec!["import", "nothing.tar"], "no such file"),
         (vec!["import", "https://example.com/x.tar"], "does not fetch URLs"),
-        (vec!["images", "--format", "{{.Nothing}}"], "{{.Nothing}} is not known"),
+        (vec!["images", "--format", "{{.Nothing}}"], "there is no \"Nothing\""),
         (vec!["images", "--filter", "x=y"], "invalid filter"),
         (vec!["login", "-u", "x", "a b"], "without a terminal"),
         (vec!["export", "nothing"], "nothing"),

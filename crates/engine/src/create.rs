@@ -126,7 +126,9 @@ impl Engine {
         self.pull(&reference, &pull, progress).map(|pulled| pulled.image).map_err(|fault| {
             let bundle = Path::new(name).join("config.json").exists();
             if bundle {
-                fault.hint(format!("for the bundle in that directory, write ./{name}"))
+                // The registry's own hint would win over this one, which is the likelier mistake.
+                Fault::new(fault.kind(), fault.chain())
+                    .hint(format!("for the bundle in that directory, write ./{name}"))
             } else {
                 fault
             }
