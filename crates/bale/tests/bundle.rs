@@ -65,7 +65,7 @@ fn a_bundle_of_an_image_runs_unchanged_under_runc_and_crun() {
             "[ \"$1\" = runc ] || { umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; }
             cd \"$2\"; \"$1\" --root /run/x run bundle-$$ < /dev/null";
         let said =
-            peers.run(script, &[runtime, dir.to_str().expect("UTF-8")]).unwrap_or_else(|e| panic!("{e}"));
+            peers.run(script, [runtime, dir.to_str().expect("UTF-8")]).unwrap_or_else(|e| panic!("{e}"));
         let wanted = "uid=1000(user) gid=1000(user) groups=900(extra),1000(user)\n/data\nwrote\n2 /home\n";
         assert_eq!(said, wanted, "{runtime}");
         fs::remove_file(dir.join("rootfs/data/x")).expect("what the program wrote");

@@ -7,6 +7,9 @@
 //!
 //! `BALE_TEST_KILLS=all` kills at each stretch; otherwise they are sampled evenly.
 
+// What was reached is the test's report.
+#![allow(clippy::print_stdout)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
