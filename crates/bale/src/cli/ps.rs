@@ -108,7 +108,10 @@ fn command(words: &[String], full: bool) -> String {
     } else {
         whole.chars().take(COMMAND_LETTERS - 1).chain(std::iter::once('…')).collect()
     };
-    format!("\"{}\"", shown.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t"))
+    format!(
+        "\"{}\"",
+        shown.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t")
+    )
 }
 
 #[cfg(test)]
