@@ -65,8 +65,17 @@ impl Engine {
             return Ok(container.dir);
         }
         if container.status() == Status::Created && container.record.phase == Phase::Creating {
-            let words = "it is being started by another command";
-            return Err(Fault::new(Kind::Conflict, words).hint("try again in a moment"));
+            if !options.force {
+                let words = "it is being started by another command";
+                return Err(Fault::new(Kind::Conflict, words).hint("try again in a moment"));
+            }
+            // Whoever starts it may hang on a creator that was killed: it is ended, and what it made is cleared.
+            if let Some(starter) =
+                container.record.supervisor.as_ref().map(bale_record::ProcessId::open).transpose()?.flatten()
+            {
+                let _ = process::send_signal(&starter, SIGKILL);
+                process::wait_end(&starter, None)?;
+            }
         }
         if let Some(init) = init_of(&container)? {
             // ESRCH: it has just ended by itself.
