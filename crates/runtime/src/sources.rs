@@ -9,7 +9,7 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Cgroup;
 use bale_spec::runtime::IdMapping;
 use bale_sys::error::Call;
-use bale_sys::mount::{self, Attributes, FsContext};
+use bale_sys::mount::{self, Attributes, FsContext, propagation};
 use bale_sys::{namespace, process};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ pub fn open(sources: &[Source], cgroup: Option<&Cgroup>) -> Result<Vec<OwnedFd>>
 
 fn open_one(source: &Source, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
     match source {
-        Source::Root { path, propagation } => root(path, *propagation),
+        Source::Root { path, propagation, private_top } => root(path, *propagation, *private_top),
         Source::Overlay { lowers, upper, work } => overlay(lowers, upper, work),
         Source::Bind { path, recursive, no_follow, changes, idmap } => {
             bind(path, *recursive, *no_follow, changes, idmap.as_ref())
@@ -33,7 +33,7 @@ fn open_one(source: &Source, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
     }
 }
 
-fn root(path: &Path, propagation: u64) -> Result<OwnedFd> {
+fn root(path: &Path, below: u64, private_top: bool) -> Result<OwnedFd> {
     let words = || format!("open root file system {path:?}");
     let name =
         CString::new(path.as_os_str().as_bytes()).map_err(|_| Fault::new(Kind::InvalidInput, words()))?;
@@ -55,9 +55,13 @@ fn root(path: &Path, propagation: u64) -> Result<OwnedFd> {
     };
     let tree = mount::clone_fd(&directory, true).call(|| format!("open_tree({path:?})")).map_err(Fault::from);
     let tree = tree.within(words)?;
-    if propagation != 0 {
-        let change = Attributes { propagation, ..Attributes::default() };
+    if below != 0 {
+        let change = Attributes { propagation: below, ..Attributes::default() };
         mount::set_attributes(&tree, true, change).call(|| "mount_setattr(<root>)")?;
+    }
+    if private_top {
+        let change = Attributes { propagation: propagation::PRIVATE, ..Attributes::default() };
+        mount::set_attributes(&tree, false, change).call(|| "mount_setattr(<root>)")?;
     }
     Ok(tree)
 }

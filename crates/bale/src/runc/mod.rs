@@ -17,7 +17,7 @@ mod update;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
@@ -31,7 +31,7 @@ struct Global {
     called_as: String,
     root: PathBuf,
     root_given: bool,
-    log: Option<PathBuf>,
+    log: Option<log::Log>,
     json: bool,
     cgroup_manager: CgroupManager,
     timings: bool,
@@ -155,7 +155,7 @@ fn global(called_as: &str, parsed: &Parsed) -> Result<Global> {
         called_as: called_as.to_owned(),
         root_given: root.is_some(),
         root: absolute(&root.unwrap_or_else(|| "/run/bale/runc".to_owned()))?,
-        log: log.map(|path| PathBuf::from(path.strip_prefix("file:").unwrap_or(&path))),
+        log: log.and_then(|path| log::Log::open(Path::new(path.strip_prefix("file:").unwrap_or(&path)))),
         json,
         cgroup_manager,
         timings: parsed.has("timings"),

@@ -199,6 +199,28 @@ fn the_log_is_one_object() {
     stage.assert_clean();
 }
 
+/// `exec` fails within the container's file system; the log's path is the host's all the same.
+#[test]
+fn the_log_of_exec_is_on_the_host() {
+    require_root!();
+    let stage = Stage::new();
+    let log = stage.scratch.join("log.json");
+    let id = stage.create("exec sleep 1000", |_| {});
+    stage.ok(["start", &id]);
+    // The same path within the container must stay as it is.
+    let decoy = stage.scratch.join("rootfs").join(log.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(decoy.parent().unwrap()).unwrap();
+    std::fs::write(&decoy, "").unwrap();
+    let log_path = log.to_str().unwrap();
+    let ran = stage.runtime(["--log", log_path, "--log-format", "json", "exec", &id, "/nowhere"]);
+    assert_eq!(ran.code, 255, "{ran:#?}");
+    let text = std::fs::read_to_string(&log).expect("the log");
+    assert!(text.contains("no such file or directory"), "{text}");
+    assert_eq!(std::fs::read_to_string(&decoy).unwrap(), "");
+    stage.ok(["delete", "--force", &id]);
+    stage.assert_clean();
+}
+
 #[test]
 fn features_and_version_are_as_callers_read_them() {
     let stage = Stage::new();

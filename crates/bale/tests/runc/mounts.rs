@@ -37,6 +37,11 @@ fn mounts_have_the_options_that_were_asked_for() {
         }
     });
     ran.prints("contentcontent");
+    // Docker finds these words, and shows a hint of its own.
+    for (source, destination) in [(format!("{source}/file"), "/etc"), (source.to_owned(), "/etc/passwd")] {
+        let ran = stage.run("true", |c| add_mount(c, destination, "bind", &source, &["bind"]));
+        ran.fails_with("not a directory");
+    }
     stage
         .run("stat -f -c %T /t; stat -c %a /t", |c| {
             add_mount(c, "/t", "tmpfs", "tmpfs", &["mode=700", "size=1m"]);
@@ -60,6 +65,9 @@ fn propagation_is_slave_unless_asked_otherwise() {
         let ran = stage.run(&flags_of("/"), |c| c["linux"]["rootfsPropagation"] = json!(name));
         assert_eq!(ran.out.contains("shared:"), !part.is_empty(), "{name}: {ran:#?}");
     }
+    // Nothing that the host mounts in the root file system later comes into the container.
+    let ran = stage.run(&flags_of("/"), |_| {});
+    assert!(!ran.out.contains("shared:") && !ran.out.contains("master:"), "{ran:#?}");
     stage.assert_clean();
 }
 

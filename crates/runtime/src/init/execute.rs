@@ -288,7 +288,11 @@ impl<'a> Init<'a> {
         let stat = rustix::fs::fstat(tree).map_err(at(Call::OpenTree))?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let target = self.open(target, if is_directory { Want::Directory } else { Want::File })?;
-        mount::attach(tree, &target).map_err(at(Call::MoveMount))
+        mount::attach(tree, &target).map_err(|errno| match errno {
+            // What mount(2) says to a file on a directory: docker and its users know these words.
+            Errno::INVAL if !is_directory && is_directory_fd(&target) => at(Call::MoveMount)(Errno::NOTDIR),
+            errno => at(Call::MoveMount)(errno),
+        })
     }
 
     fn dev(&self) -> Result<BorrowedFd<'_>, Failure> {
@@ -548,6 +552,11 @@ impl<'a> Init<'a> {
 
 fn libc_badf() -> i32 {
     Errno::BADF.raw_os_error()
+}
+
+/// Without an answer it is none.
+fn is_directory_fd(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn is_null(stat: &Stat) -> bool {

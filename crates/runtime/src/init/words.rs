@@ -96,6 +96,9 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
         (Op::Mount { .. } | Op::Bind { .. }, Call::OpenTarget, Errno::LOOP) => {
             Some("the mount point is a symbolic link; proc and sysfs are only mounted on a directory")
         }
+        (Op::Bind { .. }, Call::OpenTarget | Call::MakeTarget | Call::MoveMount, Errno::NOTDIR) => Some(
+            "one side is a directory and the other is a file: is the source there, and of the right kind?",
+        ),
         (Op::Mount { .. }, Call::FsMount | Call::FsCreate, Errno::PERM) => {
             Some("in a user namespace this file system wants a network, pid or IPC namespace of its own")
         }

@@ -87,6 +87,8 @@ pub enum Source {
         path: PathBuf,
         /// Propagation of it and all below.
         propagation: u64,
+        /// Whether it alone is private: then nothing that is mounted on it later comes into the container.
+        private_top: bool,
     },
     /// The root file system: an overlay.
     Overlay {
@@ -434,7 +436,8 @@ impl Builder<'_> {
                 let text = path.to_string_lossy().into_owned();
                 let base = self.base_propagation();
                 let propagation = if base == propagation::SHARED { 0 } else { base };
-                (Source::Root { path, propagation }, text)
+                let private_top = self.linux.rootfs_propagation.as_deref().is_none_or(str::is_empty);
+                (Source::Root { path, propagation, private_top }, text)
             }
         };
         // Hooks find the root file system by its path on the host, also in init's mount namespace.
