@@ -98,9 +98,10 @@ fn failures_are_one_chain_a_hint_and_exit_code_1() {
         assert!(said.starts_with("bale: ") && said.contains(words), "{arguments:?}: {said}");
         assert!(said.lines().count() <= 2, "{arguments:?}: {said}");
     }
-    for arguments in [vec!["pull"], vec!["pull", "--nothing", "x"], vec!["rmi"], vec!["tag", "x"]] {
-        bale.fails(125, &arguments);
+    for arguments in [vec!["pull"], vec!["rmi"], vec!["tag", "x"]] {
+        bale.fails(1, &arguments);
     }
+    bale.fails(125, ["pull", "--nothing", "x"]);
     assert!(!bale.dir().join("out.tar").exists());
     let left = std::fs::read_dir(bale.root().join("ingest")).expect("ingest").count();
     assert_eq!(left, 0);
@@ -145,7 +146,7 @@ fn rmi_untags_then_deletes() {
     assert_eq!(bale.ok(["rmi", "busybox:old"]), "Untagged: busybox:old\n");
     bale.ok(["tag", &name, "busybox:old"]);
     let said = bale.fails(1, ["rmi", id[7..19].trim()]);
-    assert!(said.contains("several repositories"), "{said}");
+    assert!(said.contains("several names"), "{said}");
     bale.fails(1, ["rmi", "nothing", "busybox:old"]);
     let said = bale.ok(["rmi", id[7..19].trim()]);
     let said = lines(&said);

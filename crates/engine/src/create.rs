@@ -124,6 +124,10 @@ impl Engine {
                 }
             })?;
         self.pull(&reference, &pull, progress).map(|pulled| pulled.image).map_err(|fault| {
+            let fault = match &pull.platform {
+                Some(platform) => fault.within(format!("find {name} for {platform}")),
+                None => fault,
+            };
             let bundle = Path::new(name).join("config.json").exists();
             if bundle {
                 // The registry's own hint would win over this one, which is the likelier mistake.

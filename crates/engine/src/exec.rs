@@ -70,19 +70,25 @@ impl Engine {
         }
         set_variables(&mut process, options);
         set_user(&mut process, &container, options)?;
+        // HOME is last, as docker has it.
+        process.env.sort_by_key(|variable| variable.starts_with("HOME="));
         Ok(ExecPlan { dir: container.dir, process })
     }
 }
 
 fn set_variables(process: &mut Process, options: &ExecOptions) {
     if options.tty && !process.env.iter().any(|v| v.starts_with("TERM=")) {
-        process.env.push("TERM=xterm".to_owned());
+        let at = process.env.iter().position(|v| v.starts_with("HOSTNAME=")).map_or(0, |at| at + 1);
+        process.env.insert(at, "TERM=xterm".to_owned());
     }
     for variable in &options.env {
         let name = variable.split('=').next().unwrap_or_default();
-        process.env.retain(|old| old.split('=').next() != Some(name));
-        if variable.contains('=') {
-            process.env.push(variable.clone());
+        let at = process.env.iter().position(|old| old.split('=').next() == Some(name));
+        match (at, variable.contains('=')) {
+            (Some(at), true) => process.env[at].clone_from(variable),
+            (Some(at), false) => drop(process.env.remove(at)),
+            (None, true) => process.env.push(variable.clone()),
+            (None, false) => {}
         }
     }
 }

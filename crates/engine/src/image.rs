@@ -139,7 +139,8 @@ impl Engine {
             let damaged = || Fault::new(Kind::Corrupt, format!("the record of container {id:?}"));
             let manifest = manifest.parse::<Digest>().map_err(|e| damaged().caused_by(e))?;
             let running = record.init.as_ref().is_some_and(bale_record::ProcessId::is_alive);
-            users.push(User { id, manifest, running });
+            let name = record.engine.get("name").and_then(|value| value.as_str()).unwrap_or_default();
+            users.push(User { name: name.to_owned(), id, manifest, running });
         }
         Ok(users)
     }
@@ -148,6 +149,7 @@ impl Engine {
 /// A container that was made from an image.
 pub(crate) struct User {
     pub id: String,
+    pub name: String,
     pub manifest: Digest,
     pub running: bool,
 }

@@ -2,8 +2,10 @@
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Dir, Phase};
+use bale_spec::image::{ContainerConfig, ImageConfig};
 use bale_spec::json::CONFIG_LIMIT_BYTES;
-use bale_spec::runtime::RuntimeConfig;
+use bale_spec::options::{MountKind, RunOptions};
+use bale_spec::runtime::{Process, RuntimeConfig};
 use bale_sys::file;
 use bale_sys::root::{Links, RelPath};
 use rustix::fs::OFlags;
@@ -60,7 +62,8 @@ impl Engine {
             "Name": format!("/{}", details.name),
             "Driver": if details.lowers.is_some() { "overlay" } else { "bundle" },
             "Platform": "linux",
-            "HostConfig": host_config(&container),
+            "RestartCount": 0,
+            "HostConfig": host_config(&container, &config),
             "Mounts": mounts(&container, &config),
             "Config": container_config(&container, &config),
             "NetworkSettings": { "Ports": {}, "Networks": {} },
@@ -103,7 +106,8 @@ fn state(container: &Container) -> Value {
     })
 }
 
-fn host_config(container: &Container) -> Value {
+fn host_config(container: &Container, config: &RuntimeConfig) -> Value {
+    let linux = config.linux.clone().unwrap_or_default();
     let details = &container.details;
     let options = &details.options;
     let limits = &options.limits;
@@ -119,6 +123,19 @@ fn host_config(container: &Container) -> Value {
         "Privileged": options.privileged,
         "ReadonlyRootfs": options.read_only,
         "Init": options.init,
+        "Binds": binds(options),
+        "Tmpfs": tmpfs(options),
+        "Ulimits": options.ulimits.iter().map(|limit| json!({
+            "Name": limit.kind.trim_start_matches("RLIMIT_").to_lowercase(), "Hard": limit.hard, "Soft": limit.soft,
+        })).collect::<Vec<_>>(),
+        "MaskedPaths": linux.masked_paths,
+        "ReadonlyPaths": linux.readonly_paths,
+        "SecurityOpt": options.security.no_new_privileges.then_some(["no-new-privileges"]),
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
+        "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
+        "ExtraHosts": options.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect::<Vec<_>>(),
         "Memory": limits.memory_bytes.unwrap_or(0),
         "MemorySwap": limits.memory_swap_bytes.unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
@@ -129,13 +146,64 @@ fn host_config(container: &Container) -> Value {
     })
 }
 
+/// What `-v` asked for, as docker spells it; `--mount` is told under `Mounts`.
+fn binds(options: &RunOptions) -> Vec<String> {
+    let mounts = options.mounts.iter().filter_map(|mount| {
+        let source = match &mount.kind {
+            MountKind::Bind { source, create: true, .. } => source,
+            MountKind::Volume { name: Some(name), .. } => name,
+            _ => return None,
+        };
+        Some(format!("{source}:{}{}", mount.target, if mount.readonly { ":ro" } else { "" }))
+    });
+    mounts.collect()
+}
+
+fn tmpfs(options: &RunOptions) -> Value {
+    let mounts = options.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Tmpfs { options } => {
+            let own = ["nosuid", "nodev", "noexec", "rprivate"];
+            let given: Vec<&str> =
+                options.iter().map(String::as_str).filter(|option| !own.contains(option)).collect();
+            Some((mount.target.clone(), Value::from(given.join(","))))
+        }
+        _ => None,
+    });
+    Value::Object(mounts.collect())
+}
+
+/// The variables that image and user gave: the user's first, as docker has them.
+fn variables(container: &Container, image: &ContainerConfig, process: &Process) -> Vec<String> {
+    if container.details.image_manifest.is_none() {
+        return process.env.clone();
+    }
+    let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut found = container.details.options.env.clone();
+    let own: Vec<String> = found.iter().map(name).collect();
+    found.retain(|variable| variable.contains('='));
+    found.extend(image.env.iter().filter(|variable| !own.contains(&name(variable))).cloned());
+    found
+}
+
+/// Reads the config of the image that the container was made of.
+fn image_config(container: &Container) -> ContainerConfig {
+    let read = || -> Option<ContainerConfig> {
+        let path = RelPath::new("bundle/image-config.json").ok()?;
+        let fd =
+            container.dir.root().open_at(&path, OFlags::RDONLY | OFlags::NONBLOCK, Links::Refused).ok()?;
+        let text = file::read_fd_bounded(fd, "image-config.json", CONFIG_LIMIT_BYTES).ok()?;
+        serde_json::from_slice::<ImageConfig>(&text).ok()?.config
+    };
+    read().unwrap_or_default()
+}
+
 fn mounts(container: &Container, config: &RuntimeConfig) -> Value {
     let shown = config.mounts.iter().filter_map(|mount| {
         let kind = mount.kind.as_deref().unwrap_or("bind");
         let source = mount.source.clone().unwrap_or_default();
         let volume = container.details.volumes.iter().find(|volume| volume.destination == mount.destination);
         let own = std::path::Path::new(&source).starts_with(container.dir.path());
-        let read_only = mount.options.iter().any(|option| option == "ro");
+        let read_only = mount.options.iter().any(|option| option == "ro" || option == "rro");
         match (volume, kind) {
             (Some(volume), _) => Some(json!({
                 "Type": "volume", "Name": volume.name, "Source": volume.source, "Destination": volume.destination,
@@ -153,22 +221,36 @@ fn mounts(container: &Container, config: &RuntimeConfig) -> Value {
 fn container_config(container: &Container, config: &RuntimeConfig) -> Value {
     let details = &container.details;
     let process = config.process.clone().unwrap_or_default();
-    let user = details.options.user.clone();
+    let image = image_config(container);
+    let set = |names: &std::collections::BTreeMap<String, _>| (!names.is_empty()).then(|| json!(names));
     json!({
         "Hostname": config.hostname,
         "Domainname": config.domainname.clone().unwrap_or_default(),
-        "User": user.unwrap_or_else(|| format!("{}:{}", process.user.uid, process.user.gid)),
+        "User": details.options.user.clone().unwrap_or(image.user.clone()),
         "Tty": details.tty,
         "OpenStdin": details.interactive,
-        "Env": process.env,
-        "Cmd": process.args,
-        "Entrypoint": details.options.entrypoint,
+        "Env": variables(container, &image, &process),
+        "Cmd": command(container, &image, &process),
+        "Entrypoint": details.options.entrypoint.clone().filter(|words| !words.is_empty()).or(image.entrypoint.clone()),
+        "ExposedPorts": set(&image.exposed_ports),
+        "Volumes": set(&image.volumes),
         "Image": details.image,
         "WorkingDir": process.cwd,
         "Labels": details.labels,
         "StopSignal": bale_spec::signal::name(details.stop_signal),
         "StopTimeout": details.stop_timeout_seconds,
     })
+}
+
+/// The command beside the entrypoint.
+fn command(container: &Container, image: &ContainerConfig, process: &Process) -> Option<Vec<String>> {
+    let options = &container.details.options;
+    match (container.details.image_manifest, options.command.as_slice()) {
+        (None, _) => Some(process.args.clone()),
+        (Some(_), []) if options.entrypoint.is_some() => None,
+        (Some(_), []) => image.cmd.clone(),
+        (Some(_), words) => Some(words.to_vec()),
+    }
 }
 
 /// Describes a volume under docker's keys.

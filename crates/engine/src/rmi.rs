@@ -21,7 +21,7 @@ impl Engine {
     /// container was made from it: that is refused, or with `force` leaves the content to the container.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when a container uses it, or when an id has names in several repositories, and not `force`.
+    /// `NotFound`; `Conflict` when a container uses it, or when an id has several names, and not `force`.
     pub fn remove_image(&self, typed: &str, force: bool) -> Result<Removed> {
         let store = self.store()?;
         let image = find(&store, typed)?;
@@ -44,8 +44,8 @@ impl Engine {
 
     fn refuse(&self, all: &[Name], names: &[Name], image: &Image, typed: Option<&str>) -> Result<()> {
         let id = image.config_digest.short();
-        if typed.is_none() && repositories(names)? > 1 {
-            let words = format!("cannot remove image {id}: it has names in several repositories");
+        if typed.is_none() && tags(names)? > 1 {
+            let words = format!("cannot remove image {id}: it has several names");
             return Err(Fault::new(Kind::Conflict, words).hint("remove its names one by one, or add -f"));
         }
         if names.len() < all.len() {
@@ -72,7 +72,8 @@ impl Engine {
 fn in_use(name: &str, user: &User) -> Fault {
     let state = if user.running { "running" } else { "stopped" };
     let id: String = user.id.chars().take(12).collect();
-    let words = format!("cannot remove {name}: image is being used by {state} container {id}");
+    let named = if user.name.is_empty() { String::new() } else { format!(" ({})", user.name) };
+    let words = format!("cannot remove {name}: image is being used by {state} container {id}{named}");
     Fault::new(Kind::Conflict, words)
         .hint(format!("remove the container (bale rm {id}), or remove only the name with -f"))
 }
@@ -113,10 +114,10 @@ fn names_of(all: &[Name], image: &Image) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-fn repositories(names: &[Name]) -> Result<usize> {
-    let mut found = std::collections::HashSet::new();
+fn tags(names: &[Name]) -> Result<usize> {
+    let mut found = 0;
     for name in names {
-        found.extend(name.reference()?.map(|reference| reference.familiar_repository()));
+        found += usize::from(name.reference()?.is_some_and(|reference| reference.tag().is_some()));
     }
-    Ok(found.len())
+    Ok(found)
 }

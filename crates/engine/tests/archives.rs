@@ -267,7 +267,7 @@ fn rmi_removes_names_then_content_and_never_what_containers_use() {
     let removed = engine.remove_image("web:1", false).unwrap();
     assert_eq!((removed.untagged, removed.deleted), (vec!["web:1".to_owned()], vec![]));
     let fault = engine.remove_image(&id.short(), false).unwrap_err();
-    assert!(fault.kind() == Kind::Conflict && fault.chain().contains("several repositories"), "{fault:?}");
+    assert!(fault.kind() == Kind::Conflict && fault.chain().contains("several names"), "{fault:?}");
 
     container(&engine, "c0ffee", &engine.image("web:2").unwrap().manifest_digest);
     engine.remove_image("other", false).unwrap();

@@ -1,8 +1,9 @@
 //! `bale create`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use bale_engine::Engine;
+use bale_engine::{CreateOptions, Engine, Progress};
 use bale_fault::Result;
 
 use super::Context;
@@ -29,22 +30,29 @@ pub struct Args {
 
 /// Makes a container.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
-    let outcome = execute(args, context);
-    Ok(outcome.unwrap_or_else(|fault| {
-        exit::report(&fault);
-        ExitCode::from(exit::FAILURE)
-    }))
-}
-
-fn execute(args: Args, context: &Context) -> Result<ExitCode> {
-    let engine = Engine::open(&context.root)?;
     let cidfile = args.flags.cidfile.clone();
     let mut progress = progress(args.flags.quiet);
-    let options = args.flags.resolve(&args.image, args.command)?;
-    let created = engine.create(&options, progress.as_mut())?;
+    let options = match args.flags.resolve(&args.image, args.command) {
+        Ok(options) => options,
+        // Docker: 125 for what is wrong with the flags, 1 for what goes wrong then.
+        Err(fault) => {
+            exit::report(&fault);
+            return Ok(ExitCode::from(exit::FAILURE));
+        }
+    };
+    execute(&options, cidfile.as_deref(), progress.as_mut(), context)
+}
+
+fn execute(
+    options: &CreateOptions,
+    cidfile: Option<&Path>,
+    progress: &mut dyn Progress,
+    context: &Context,
+) -> Result<ExitCode> {
+    let created = Engine::open(&context.root)?.create(options, progress)?;
     remark(&created);
     if let Some(path) = cidfile {
-        write_cidfile(&path, created.container.id())?;
+        write_cidfile(path, created.container.id())?;
     }
     output::write(&format!("{}\n", created.container.id()))?;
     Ok(ExitCode::SUCCESS)

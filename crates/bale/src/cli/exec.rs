@@ -6,6 +6,7 @@ use bale_engine::{Engine, ExecOptions};
 use bale_fault::{Kind, Result};
 
 use super::Context;
+use super::flags::Here;
 use crate::exec::{Streams, start};
 use crate::exit;
 
@@ -24,6 +25,9 @@ pub struct Args {
     /// Environment variable; KEY alone takes the value of this shell
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// File with one environment variable per line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<String>,
     /// User, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -43,11 +47,14 @@ pub struct Args {
 
 /// Runs a command in a running container.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
+    let detach = args.detach;
     Ok(execute(args, context).unwrap_or_else(|fault| {
         exit::report(&fault);
         match fault.kind() {
-            // As docker: there is no such container, or it does not run.
-            Kind::NotFound | Kind::Conflict => ExitCode::FAILURE,
+            // As docker: there is no such container, it does not run, or its user does not exist.
+            Kind::NotFound | Kind::Conflict | Kind::InvalidInput => ExitCode::FAILURE,
+            // In the background no exit status of the program's is told.
+            Kind::ProgramNotFound | Kind::ProgramNotExecutable if detach => ExitCode::FAILURE,
             _ => exit::of_run(&fault),
         }
     }))
@@ -56,13 +63,9 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
 fn execute(args: Args, context: &Context) -> Result<ExitCode> {
     // This process enters the container, so it must not be what the host's file is.
     bale_sys::seal::exec_sealed(std::env::args_os())?;
-    let variable = |text: String| match std::env::var(&text) {
-        Ok(value) if !text.contains('=') => format!("{text}={value}"),
-        _ => text,
-    };
     let options = ExecOptions {
         command: args.command,
-        env: args.env.into_iter().map(variable).collect(),
+        env: bale_spec::options::environment(&args.env_file, &args.env, &Here)?,
         user: args.user.filter(|user| !user.is_empty()),
         workdir: args.workdir,
         tty: args.tty,

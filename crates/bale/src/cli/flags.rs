@@ -199,6 +199,17 @@ pub struct RunFlags {
     registry: RegistryArgs,
 }
 
+/// Refuses more processors than there are, as docker does: such a limit limits nothing.
+fn check_cpus(run: &RunOptions) -> Result<()> {
+    let Ok(there) = std::thread::available_parallelism() else { return Ok(()) };
+    let most = u64::try_from(there.get()).unwrap_or(u64::MAX).saturating_mul(1_000_000_000);
+    if run.limits.nano_cpus.is_some_and(|wanted| wanted > most) {
+        let words = format!("--cpus: there are only {there} processors");
+        return Err(Fault::new(Kind::InvalidInput, words).hint(format!("give 0.01 to {there}")));
+    }
+    Ok(())
+}
+
 fn parse_policy(text: &str) -> std::result::Result<Policy, String> {
     match text {
         "always" => Ok(Policy::Always),
@@ -224,6 +235,7 @@ impl RunFlags {
             pull.registry = self.registry.settings(reference.registry());
         }
         let run = self.into_options(command)?;
+        check_cpus(&run)?;
         let terminal = run.tty.then(|| bale_engine::terminal_size(rustix::stdio::stdout())).flatten();
         Ok(CreateOptions { source, run, pull, terminal })
     }
@@ -294,7 +306,7 @@ impl RunFlags {
 }
 
 /// This process's environment, directory and files.
-struct Here;
+pub struct Here;
 
 impl Surroundings for Here {
     fn variable(&self, name: &str) -> Option<String> {

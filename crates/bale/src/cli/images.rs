@@ -31,7 +31,7 @@ pub struct Args {
     /// Show the ids in full
     #[arg(long)]
     no_trunc: bool,
-    /// Show what fits: dangling=true|false, label=KEY[=VALUE], reference=PATTERN
+    /// Show what fits: dangling=true|false, label=KEY[=VALUE], reference=PATTERN, before=IMAGE, since=IMAGE
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print table, json, or a template such as '{{.Repository}}:{{.Tag}}'
@@ -44,6 +44,7 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
     let pattern = args.name.clone().map(Filter::Reference);
     let (images, damaged) = Engine::open(&context.root)?.images()?;
+    let images = within(images, &filters)?;
     let fits = |image: &&Summary| filters.iter().chain(&pattern).all(|filter| filter.fits(image));
     let images: Vec<&Summary> = images.iter().filter(fits).collect();
     if args.quiet {
@@ -59,7 +60,7 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn columns(digests: bool) -> [Column; 8] {
+fn columns(digests: bool) -> [Column; 11] {
     let digest = if digests { Column::new("Digest", "DIGEST") } else { Column::hidden("Digest") };
     [
         Column::new("Repository", "REPOSITORY"),
@@ -70,6 +71,9 @@ fn columns(digests: bool) -> [Column; 8] {
         Column::hidden("CreatedAt"),
         Column::hidden("Containers"),
         Column::new("Size", "SIZE"),
+        Column::hidden("SharedSize"),
+        Column::hidden("UniqueSize"),
+        Column::hidden("VirtualSize"),
     ]
 }
 
@@ -85,6 +89,9 @@ fn row(image: &Summary, no_trunc: bool) -> Vec<String> {
         created.map_or_else(|| "N/A".to_owned(), |time| time.to_string()),
         image.containers.to_string(),
         output::size(image.size),
+        "N/A".to_owned(),
+        "N/A".to_owned(),
+        output::size(image.size),
     ]
 }
 
@@ -92,7 +99,31 @@ fn id(image: &Summary, no_trunc: bool) -> String {
     if no_trunc { image.id.to_string() } else { image.id.short() }
 }
 
+/// Keeps what was made before or since another image.
+fn within(mut images: Vec<Summary>, filters: &[Filter]) -> Result<Vec<Summary>> {
+    for filter in filters {
+        let (name, newer) = match filter {
+            Filter::Before(name) => (name, false),
+            Filter::Since(name) => (name, true),
+            _ => continue,
+        };
+        let named = |image: &&Summary| {
+            let typed = name.parse::<Reference>().ok();
+            let hexadecimal = name.trim_start_matches("sha256:");
+            (typed.is_some() && image.reference == typed)
+                || (hexadecimal.len() >= 4 && image.id.hex().starts_with(hexadecimal))
+        };
+        let missing = || Fault::new(Kind::NotFound, format!("no such image: {name}"));
+        let made = |image: &Summary| image.created.as_deref().and_then(Time::parse);
+        let limit = made(images.iter().find(named).ok_or_else(missing)?);
+        images.retain(|image| if newer { made(image) > limit } else { made(image) < limit });
+    }
+    Ok(images)
+}
+
 enum Filter {
+    Before(String),
+    Since(String),
     Dangling(bool),
     Label(String, Option<String>),
     Reference(String),
@@ -102,11 +133,14 @@ impl Filter {
     fn parse(text: &str) -> Result<Self> {
         let invalid = || {
             let words = format!("invalid filter {text:?}");
-            Fault::new(Kind::InvalidInput, words)
-                .hint("use dangling=true|false, label=KEY[=VALUE] or reference=PATTERN")
+            Fault::new(Kind::InvalidInput, words).hint(
+                "use dangling=true|false, label=KEY[=VALUE], reference=PATTERN, before=IMAGE or since=IMAGE",
+            )
         };
         let (key, value) = text.split_once('=').ok_or_else(invalid)?;
         match (key, value) {
+            ("before", name) => Ok(Self::Before(name.to_owned())),
+            ("since", name) => Ok(Self::Since(name.to_owned())),
             ("dangling", "true" | "1") => Ok(Self::Dangling(true)),
             ("dangling", "false" | "0") => Ok(Self::Dangling(false)),
             ("label", label) => {
@@ -121,6 +155,8 @@ impl Filter {
 
     fn fits(&self, image: &Summary) -> bool {
         match self {
+            // `within` has applied them.
+            Self::Before(_) | Self::Since(_) => true,
             Self::Dangling(wanted) => image.reference.as_ref().is_none_or(|r| r.tag().is_none()) == *wanted,
             Self::Label(key, value) => {
                 image.labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))

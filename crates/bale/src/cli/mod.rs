@@ -33,6 +33,7 @@ mod start;
 mod stop;
 mod tag;
 mod upgrade;
+mod usage;
 mod version;
 mod volume;
 mod wait;
@@ -136,9 +137,9 @@ enum Verb {
 
 /// Runs `bale VERB …`.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(flags::separate(arguments)) {
+    let cli = match Cli::try_parse_from(flags::separate(usage::spelled_out(arguments))) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::report(error),
     };
     let context = Context { root: cli.root };
     let outcome = match cli.verb {
@@ -177,11 +178,4 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         exit::report(&fault);
         ExitCode::FAILURE
     })
-}
-
-/// Prints clap's words: help and version on standard output, mistakes on standard error with docker's 125.
-fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing is left to tell when the output is closed.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(exit::FAILURE) } else { ExitCode::SUCCESS }
 }

@@ -30,12 +30,18 @@ pub struct Args {
     /// Show ids and commands in full
     #[arg(long)]
     no_trunc: bool,
-    /// Show what fits: status=…, name=…, id=…, label=KEY[=VALUE], ancestor=IMAGE, exited=CODE, volume=…
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    /// Show what fits: status=…, name=…, id=…, label=KEY[=VALUE], ancestor=IMAGE, exited=CODE, volume=…, network=…,
+    /// before=CONTAINER, since=CONTAINER
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = filter)]
     filter: Vec<String>,
     /// Print table, json, or a template such as '{{.Names}}: {{.Status}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
+}
+
+/// Docker refuses what has no `=` with the other wrong flags.
+fn filter(text: &str) -> std::result::Result<String, String> {
+    if text.contains('=') { Ok(text.to_owned()) } else { Err("want key=value".to_owned()) }
 }
 
 /// Lists containers.
@@ -55,7 +61,7 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 15] = [
     Column::new("ID", "CONTAINER ID"),
     Column::new("Image", "IMAGE"),
     Column::new("Command", "COMMAND"),
@@ -69,6 +75,8 @@ const COLUMNS: [Column; 13] = [
     Column::hidden("LocalVolumes"),
     Column::hidden("Mounts"),
     Column::hidden("Networks"),
+    Column::hidden("Platform"),
+    Column::hidden("Size"),
 ];
 
 fn row(one: &Listed, full: bool) -> Vec<String> {
@@ -88,6 +96,8 @@ fn row(one: &Listed, full: bool) -> Vec<String> {
         one.volumes.len().to_string(),
         one.volumes.join(","),
         one.network.clone(),
+        String::new(),
+        "0B".to_owned(),
     ]
 }
 

@@ -6,6 +6,7 @@ use bale_engine::{Engine, RemoveOptions};
 use bale_fault::{Kind, Result};
 
 use super::{Context, each};
+use crate::exit;
 
 /// Arguments of `bale rm`.
 #[derive(clap::Args)]
@@ -26,8 +27,11 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let engine = Engine::open(&context.root)?;
     let options = RemoveOptions { force: args.force, volumes: args.volumes };
     Ok(each(&args.names, |name| match engine.remove(name, options) {
-        // Docker 28: `rm -f` of nothing is done already.
-        Err(fault) if args.force && fault.kind() == Kind::NotFound => Ok(None),
+        // Docker 28: `rm -f` of nothing is told, and no failure.
+        Err(fault) if args.force && fault.kind() == Kind::NotFound => {
+            exit::report(&fault);
+            Ok(None)
+        }
         other => other.map(|()| Some(name.to_owned())),
     }))
 }

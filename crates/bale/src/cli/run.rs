@@ -49,6 +49,12 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
     } else {
         Mode::Attached { stdin: args.flags.interactive, signals: args.sig_proxy }
     };
+    let typed = args.flags.interactive && !args.detach;
+    if let Err(fault) = bale_engine::check_terminal(typed, args.flags.tty) {
+        // The one failure of run that docker ends with 1.
+        exit::report(&fault);
+        return Ok(ExitCode::FAILURE);
+    }
     let cidfile = args.flags.cidfile.clone();
     let mut progress = progress(args.flags.quiet);
     let options = args.flags.resolve(&args.image, args.command)?;
@@ -58,11 +64,13 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
         remark(created);
         cidfile.as_deref().map_or(Ok(()), |path| write_cidfile(path, created.container.id()))
     };
-    let ran = engine.run(&options, mode, progress.as_mut(), &mut made)?;
-    if matches!(ran, Ran::InBackground) {
+    let ran = engine.run(&options, mode, progress.as_mut(), &mut made);
+    // Docker prints the id of a container whose program could not be run too: it is there, and can be removed.
+    let kept = ran.is_err() && args.detach && !id.is_empty() && engine.inspect_container(&id).is_ok();
+    if kept || matches!(ran, Ok(Ran::InBackground)) {
         output::write(&format!("{id}\n"))?;
     }
-    Ok(code_of(&ran))
+    ran.map(|ran| code_of(&ran))
 }
 
 /// Shows a pull on standard error: standard output is the container's, or its id.

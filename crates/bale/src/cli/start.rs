@@ -39,8 +39,9 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let ran = engine.start(name, mode);
     Ok(ran.map_or_else(
         |fault| {
+            // Docker's codes for a program that could not be run (126, 127) are those of run and exec only.
             exit::report(&fault);
-            exit::of_run(&fault)
+            ExitCode::FAILURE
         },
         |ran| code_of(&ran),
     ))

@@ -121,11 +121,10 @@ fn list(engine: &Engine, quiet: bool, filter: &[String], format: Option<&str>) -
     Ok(ExitCode::SUCCESS)
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 10] = [
     Column::new("Driver", "DRIVER"),
     Column::new("Name", "VOLUME NAME"),
     Column::hidden("Mountpoint"),
-    Column::hidden("CreatedAt"),
     Column::hidden("Labels"),
     Column::hidden("Scope"),
     Column::hidden("Availability"),
@@ -138,7 +137,7 @@ const COLUMNS: [Column; 11] = [
 fn row(info: &VolumeInfo) -> Vec<String> {
     let labels: Vec<String> = info.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let mountpoint = info.mountpoint.to_string_lossy().into_owned();
-    let mut row = vec!["local".to_owned(), info.name.clone(), mountpoint, info.created.clone()];
+    let mut row = vec!["local".to_owned(), info.name.clone(), mountpoint];
     row.extend([labels.join(","), "local".to_owned()]);
     // What docker does not tell about a local volume either.
     row.resize(COLUMNS.len(), "N/A".to_owned());

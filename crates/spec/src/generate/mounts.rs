@@ -50,7 +50,7 @@ pub(super) fn mounts(image: &ContainerConfig, options: &RunOptions, facts: &Host
         add(&mut mounted, request, facts);
     }
     let taken = |path: &str| wanted.iter().any(|w| w.target == path);
-    mounted.mounts.extend(etc(facts).into_iter().filter(|m| !taken(&m.destination)));
+    mounted.mounts.extend(etc(facts, options.read_only).into_iter().filter(|m| !taken(&m.destination)));
     Ok(mounted)
 }
 
@@ -97,8 +97,10 @@ fn defaults(options: &RunOptions) -> Vec<Mount> {
     let dev = ["nosuid", "strictatime", "mode=755", "size=65536k"];
     let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     let quiet = ["nosuid", "noexec", "nodev"];
-    let ipc = |path: &str, own: Mount| {
-        if host.ipc { mount(path, "bind", path, &["rbind", "rprivate"]) } else { own }
+    let shm = if host.ipc {
+        mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])
+    } else {
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
     };
     vec![
         mount("/proc", "proc", "proc", &quiet),
@@ -106,11 +108,9 @@ fn defaults(options: &RunOptions) -> Vec<Mount> {
         mount("/dev/pts", "devpts", "devpts", &pts),
         mount("/sys", "sysfs", "sysfs", &with(&quiet)),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &with(&quiet)),
-        ipc("/dev/mqueue", mount("/dev/mqueue", "mqueue", "mqueue", &quiet)),
-        ipc(
-            "/dev/shm",
-            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]),
-        ),
+        // In the host's IPC namespace this shows the host's queues, whether or not the host mounts them.
+        mount("/dev/mqueue", "mqueue", "mqueue", &quiet),
+        shm,
     ]
 }
 
@@ -157,14 +157,16 @@ fn anonymous_name(container_id: &str, target: &str) -> String {
     Digest::of(format!("bale volume\0{container_id}\0{target}").as_bytes()).hex()
 }
 
-fn etc(facts: &HostFacts) -> Vec<Mount> {
+/// The files of `/etc`; a read-only root makes them read-only too.
+fn etc(facts: &HostFacts, read_only: bool) -> Vec<Mount> {
     let files = [
         ("/etc/resolv.conf", &facts.etc.resolv_conf),
         ("/etc/hostname", &facts.etc.hostname),
         ("/etc/hosts", &facts.etc.hosts),
     ];
     let bind = |(path, source): (&str, &Option<String>)| {
-        Some(mount(path, "bind", source.as_deref()?, &["rbind", "rprivate"]))
+        let options: &[&str] = if read_only { &["rbind", "ro", "rprivate"] } else { &["rbind", "rprivate"] };
+        Some(mount(path, "bind", source.as_deref()?, options))
     };
     files.into_iter().filter_map(bind).collect()
 }

@@ -74,6 +74,9 @@ fn arguments(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String
             let fault = Fault::new(Kind::InvalidInput, "no command specified");
             Err(fault.hint("the image has no Entrypoint and no Cmd: write the command after the image"))
         }
+        Some(program) if program.is_empty() => {
+            Err(Fault::new(Kind::ProgramNotFound, "exec: \"\": executable file not found in $PATH"))
+        }
         Some(_) if args.iter().any(|a| a.contains('\0')) => {
             Err(Fault::new(Kind::InvalidInput, "the command holds a NUL byte"))
         }
@@ -81,7 +84,7 @@ fn arguments(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String
     }
 }
 
-/// PATH, HOSTNAME, TERM, the image's, the user's, HOME: each name once, at its first place, with its last value.
+/// PATH, HOSTNAME, TERM, the user's, the image's that are left, HOME: docker's order, each name once.
 fn environment(
     image: &ContainerConfig,
     options: &RunOptions,
@@ -94,7 +97,10 @@ fn environment(
     }
     // The image's come from a stranger: what has no name, or no value, is passed over.
     let named = |entry: &&String| entry.find('=').is_some_and(|at| at > 0);
-    for entry in image.env.iter().filter(named).chain(&options.env) {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let own: Vec<String> = options.env.iter().map(|entry| name(entry)).collect();
+    let images = image.env.iter().filter(named).filter(|entry| !own.contains(&name(entry)));
+    for entry in options.env.iter().chain(images) {
         replace(&mut entries, entry);
     }
     if !entries.iter().any(|e| e.starts_with("HOME=") && e != "HOME=") {

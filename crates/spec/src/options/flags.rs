@@ -105,7 +105,7 @@ pub fn resolve(flags: &Flags, around: &dyn Surroundings) -> Result<RunOptions> {
             .entrypoint
             .as_ref()
             .map(|e| Some(e.clone()).filter(|e| !e.is_empty()).into_iter().collect()),
-        env: environment(flags, around)?,
+        env: environment(&flags.env_file, &flags.env, around)?,
         user: flags.user.clone().filter(|u| !u.is_empty()),
         group_add: flags.group_add.clone(),
         workdir: flags.workdir.as_deref().map(workdir).transpose()?,
@@ -195,13 +195,17 @@ fn container_name(name: &str) -> Result<String> {
         .hint("2 to 200 of letters, digits, _ . -, beginning with a letter or digit"))
 }
 
-fn environment(flags: &Flags, around: &dyn Surroundings) -> Result<Vec<String>> {
+/// Reads the variables of `--env-file` and `--env`, in this order.
+///
+/// # Errors
+/// `InvalidInput` names what is no variable; a file that cannot be read.
+pub fn environment(files: &[String], specs: &[String], around: &dyn Surroundings) -> Result<Vec<String>> {
     let mut entries = Vec::new();
-    for path in &flags.env_file {
+    for path in files {
         let text = around.read(path).within(|| format!("--env-file {path}"))?;
         entries.extend(env::file(path, &text, around)?);
     }
-    for spec in &flags.env {
+    for spec in specs {
         entries.push(env::variable(spec, around)?);
     }
     Ok(entries)
@@ -222,7 +226,14 @@ fn mounts(flags: &Flags, around: &dyn Surroundings) -> Result<Vec<MountRequest>>
     let volumes = flags.volume.iter().map(|spec| mount::volume(spec, &directory));
     let mounts = flags.mount.iter().map(|spec| mount::mount(spec, &directory));
     let tmpfs = flags.tmpfs.iter().map(|spec| mount::tmpfs(spec));
-    let all = volumes.chain(mounts).chain(tmpfs).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<MountRequest> = Vec::new();
+    for request in volumes.chain(mounts).chain(tmpfs) {
+        let request = request?;
+        // The same twice is once, as for docker.
+        if !all.contains(&request) {
+            all.push(request);
+        }
+    }
     let mut taken = BTreeSet::new();
     match all.iter().find(|m| !taken.insert(m.target.as_str())) {
         Some(double) => {

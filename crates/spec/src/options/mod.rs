@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use bale_fault::{Fault, Kind};
 use serde::{Deserialize, Serialize};
 
-pub use flags::{Flags, Surroundings, resolve};
+pub use flags::{Flags, Surroundings, environment, resolve};
 
 use crate::image::Platform;
 use crate::runtime::{Rlimit, Seccomp};

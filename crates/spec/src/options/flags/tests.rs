@@ -124,7 +124,7 @@ fn wrong_flags_say_why() {
         (|f| f.memory_swap = some("64m"), "--memory-swap without --memory"),
         (|f| (f.memory, f.memory_swap) = (some("64m"), some("32m")), "--memory-swap is below --memory"),
         (
-            |f| (f.memory, f.memory_reservation) = (some("1m"), some("2m")),
+            |f| (f.memory, f.memory_reservation) = (some("10m"), some("20m")),
             "--memory-reservation is above --memory",
         ),
         (|f| (f.cpus, f.cpu_quota) = (some("1"), some("1000")), "--cpus beside --cpu-quota or --cpu-period"),
