@@ -1,6 +1,6 @@
 //! Making a container and letting it start.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bale_fault::{Context, Fault, Kind, Result};
@@ -195,7 +195,7 @@ fn make_init(
     timings.stage("open sources");
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
-    let child = spawn(options, plan, group, &opened, &theirs, fifos.as_ref())?;
+    let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
     drop((theirs, fifos, opened));
     timings.stage("clone");
     let finished = restrict(options, group).and_then(|()| {
@@ -252,7 +252,7 @@ fn spawn(
     plan: &Plan,
     group: Option<&Handle>,
     opened: &[OwnedFd],
-    theirs: &OwnedFd,
+    (ours, theirs): (&OwnedFd, &OwnedFd),
     fifos: Option<&(OwnedFd, OwnedFd)>,
 ) -> Result<Child> {
     let proc = open_proc()?;
@@ -284,7 +284,12 @@ fn spawn(
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
     let how =
         process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
-    let child = process::clone(how, || init::run(&plan.ops, &given, &plan.program, &plan.filter));
+    // With a copy of this process's end, init would wait for ever for the word of a parent that was killed.
+    let ours = ours.as_raw_fd();
+    let child = process::clone(how, || match process::close_copy(ours) {
+        Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
+        Err(_) => 1,
+    });
     entered.leave()?;
     child.map_err(Fault::from).map_err(|fault| fault.within("clone the container's init"))
 }

@@ -274,6 +274,15 @@ pub fn close_all_but(first: u32, keep: &[RawFd]) -> rustix::io::Result<()> {
     }
 }
 
+/// Closes the child's copy of a descriptor that is the parent's alone. Usable after clone, and only there, as
+/// [`close_all_but`].
+///
+/// # Errors
+/// The failed call.
+pub fn close_copy(fd: RawFd) -> rustix::io::Result<()> {
+    u32::try_from(fd).map_or(Ok(()), |fd| raw::close_range(fd, fd, 0))
+}
+
 /// Forks a sibling: the new process is a child of this one's parent. `None` in the new process. For a child after
 /// clone, which has one thread: allocates nothing.
 ///
