@@ -80,6 +80,9 @@ impl Ran {
     }
 }
 
+/// The exit status of a child that was ended because it took too long, as timeout(1) has it.
+pub const TOO_LONG: i32 = 124;
+
 /// Runs children and notices interruptions.
 #[derive(Debug)]
 pub struct Runner {
@@ -126,7 +129,7 @@ impl Runner {
     }
 
     /// Runs a child to its end, for at most `limit`, shows its standard output line by line, and returns exit status
-    /// and lines.
+    /// ([`TOO_LONG`] at the limit) and lines.
     pub fn watch_lines(&mut self, command: &mut Command, limit: Duration) -> Result<(i32, Vec<String>)> {
         self.check()?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
@@ -157,7 +160,7 @@ impl Runner {
             let watched = if self.interrupted.is_some() { 1 } else { 2 };
             if poll(&mut ready[..watched], limit.as_ref()).map_err(io::Error::from)? == 0 {
                 end_group(&mut child)?;
-                return fail("it took too long and was ended");
+                return Ok(TOO_LONG);
             }
             if !ready[0].revents().is_empty() {
                 let status = child.wait()?;

@@ -9,7 +9,7 @@ use bale_testkit::{SKIPS, UNPRIVILEGED};
 
 use crate::apt::{self, Need, is_here};
 use crate::cargo::{self, Profile, cargo};
-use crate::run::{Failure, Result, Runner, fail};
+use crate::run::{Failure, Result, Runner, TOO_LONG, fail};
 use crate::{demo, deps, only, say};
 
 /// What the tests need beyond the build.
@@ -122,9 +122,14 @@ fn tests(runner: &mut Runner, count: &mut Count, dir: &Path, unprivileged: bool)
     let before = count.failed;
     add_tests(count, &lines, &fs::read_to_string(&skips).unwrap_or_default());
     // Something was not even compiled, then.
-    if code != 0 && count.failed == before {
+    if code == TOO_LONG || code != 0 && count.failed == before {
         count.failed += 1;
-        count.failures.push(format!("cargo test ended with {code}"));
+        let how = if code == TOO_LONG {
+            "took too long and was ended".to_owned()
+        } else {
+            format!("ended with {code}")
+        };
+        count.failures.push(format!("cargo test {how}"));
     }
     Ok(())
 }
