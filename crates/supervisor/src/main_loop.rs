@@ -215,6 +215,9 @@ impl MainLoop {
             Heard::Nothing => {}
             Heard::Gone => {
                 let starter = client.starter;
+                // A creator may hold a copy of the socket: then closing it here does not end its being watched, and its
+                // hang-up would be told without end. What cannot be taken out was not in.
+                let _ = epoll::delete(&self.epoll, &*client);
                 self.clients[index] = None;
                 if starter && self.input_once {
                     self.parts.channels.close_input();
