@@ -66,13 +66,26 @@ pub struct Peers {
 pub struct Running(Child);
 
 impl Peers {
+    /// Finds the tree that is named or at its usual place; `BALE_PEERS=make` makes one if there is none.
+    ///
+    /// # Panics
+    /// With apt's words, when it was to be made.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let tree = named_tree();
+        if PROGRAMS.iter().all(|name| find(&tree, name)) {
+            return Some(Self { tree });
+        }
+        let wanted = std::env::var_os("BALE_PEERS").is_some_and(|value| value == "make");
+        wanted.then(|| Self::open().expect("make the tree of the other tools"))
+    }
+
     /// Finds the tree, or makes it.
     ///
     /// # Errors
     /// apt's words.
     pub fn open() -> io::Result<Self> {
-        let named = ["BALE_PEERS", "PEERS_ROOT"].iter().find_map(std::env::var_os).map(PathBuf::from);
-        let tree = named.unwrap_or_else(|| PathBuf::from("/opt/peers/sid"));
+        let tree = named_tree();
         if PROGRAMS.iter().all(|name| find(&tree, name)) {
             return Ok(Self { tree });
         }
@@ -153,6 +166,11 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+fn named_tree() -> PathBuf {
+    let named = ["BALE_PEERS", "PEERS_ROOT"].iter().find_map(std::env::var_os).map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from("/opt/peers/sid"))
 }
 
 fn find(tree: &Path, name: &str) -> bool {

@@ -1,0 +1,133 @@
+//! Each engine: how it is started on folders of its own, and ended.
+
+use std::path::PathBuf;
+
+use bale_testkit::require_root;
+
+use crate::stage::Stage;
+
+const RUNC: &str = "/usr/sbin/runc";
+const CRUN: &str = "/usr/bin/crun";
+
+/// Its limits are those of the test: a machine may forbid raising them.
+const PODMAN: [&str; 2] = [
+    r#"
+cat >$W/containers.conf <<END
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+log_driver = "k8s-file"
+netns = "none"
+$([ "$4" = v2 ] && echo "pids_limit = 0")
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "$RT"
+END
+export CONTAINERS_CONF=$W/containers.conf XDG_RUNTIME_DIR=/run
+podman() {
+    timeout 60 podman --root $W/root --runroot $W/runroot --tmpdir $W/tmp --storage-driver vfs --log-level error "$@"
+}
+run() { podman run --cgroup-parent /$CG "$@"; }
+tar -C $S/rootfs -c . | podman import - box >/dev/null 2>&1 || exit 1
+tar -C $S/rootfs -c . | podman import -c 'CMD ["sleep", "1000"]' - sleeper >/dev/null 2>&1 || exit 1
+"#,
+    "podman rm -fa -t 0 >/dev/null; umount -R $W/root 2>/dev/null; umount $W/runroot 2>/dev/null\n",
+];
+
+const DOCKER: [&str; 2] = [
+    r#"
+export DOCKER_HOST=unix://$W/docker.sock DOCKER_CONFIG=$W/config DOCKER_BUILDKIT=0
+echo '{"runtimes": {"mine": {"path": "'$RT'"}}, "default-runtime": "mine"}' >daemon.json
+dockerd --config-file $W/daemon.json --iptables=false --ip6tables=false --bridge=none --storage-driver vfs \
+    --data-root $W/data --exec-root $W/exec --pidfile $W/pid -H $DOCKER_HOST --cgroup-parent /$CG \
+    --default-ulimit nofile=1024:1024 --default-ulimit nproc=1024:1024 >$W/log 2>&1 &
+daemon=$!
+until_true 'docker version >/dev/null 2>&1 || ! kill -0 $daemon' || exit 1
+kill -0 $daemon || { tail -n 5 $W/log >&2; exit 1; }
+docker() { timeout 60 docker "$@"; }
+run() { docker run --network none "$@"; }
+tar -C $S/rootfs -c . | docker import - box >/dev/null || exit 1
+"#,
+    "docker ps -aq | xargs -r docker rm -f >/dev/null; kill $daemon; wait $daemon\n",
+];
+
+const CONTAINERD: [&str; 2] = [
+    r#"
+printf 'version = 2\nroot = "%s/root"\nstate = "%s/state"\n[grpc]\naddress = "%s/sock"\n' $W $W $W >config.toml
+containerd --config config.toml >$W/log 2>&1 &
+daemon=$!
+export CONTAINERD_ADDRESS=$W/sock
+until_true 'ctr version >/dev/null 2>&1 || ! kill -0 $daemon' || exit 1
+kill -0 $daemon || { tail -n 5 $W/log >&2; exit 1; }
+ctr() { timeout 60 ctr "$@"; }
+run() { ctr run --snapshotter native --runc-binary $RT --cgroup /$CG/$RANDOM "$@"; }
+task() { ctr tasks "$@"; }
+state() { ctr tasks ls | awk -v name="$1" '$1 == name { print $3 }'; }
+stopped() { until_true "[ \"\$(state $1)\" = STOPPED ]"; }
+ctr image import $S/box.tar >/dev/null || exit 1
+box=$(ctr image ls -q)
+"#,
+    "kill $daemon; wait $daemon\n",
+];
+
+const BUILDAH: [&str; 2] = [
+    r#"
+buildah() { timeout 60 buildah --root $W/root --runroot $W/runroot --storage-driver vfs --log-level error "$@"; }
+O="--isolation oci --runtime $RT --network none"
+L="--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
+tar -C $S/rootfs -cf box.tar .
+"#,
+    "buildah rm -a >/dev/null; umount -R $W/root 2>/dev/null; umount $W/runroot 2>/dev/null\n",
+];
+
+#[test]
+fn podman() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc"), stage.bale_as("runc")] {
+        stage.play(&runtime, "host", PODMAN, include_str!("podman.txt"));
+    }
+    stage.assert_clean();
+}
+
+/// By this name podman reads the log, and allows containers without cgroups.
+#[test]
+fn podman_with_crun() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    for runtime in [PathBuf::from(CRUN), stage.bale_as("crun")] {
+        stage.play(&runtime, "v2", PODMAN, include_str!("podman_crun.txt"));
+    }
+    stage.assert_clean();
+}
+
+#[test]
+fn docker() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
+        stage.play(&runtime, "host", DOCKER, include_str!("docker.txt"));
+    }
+    stage.assert_clean();
+}
+
+#[test]
+fn containerd() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    stage.add_archive();
+    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
+        stage.play(&runtime, "host", CONTAINERD, include_str!("containerd.txt"));
+    }
+    stage.assert_clean();
+}
+
+#[test]
+fn buildah() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
+        stage.play(&runtime, "host", BUILDAH, include_str!("buildah.txt"));
+    }
+    stage.assert_clean();
+}

@@ -1,0 +1,192 @@
+//! Plays a transcript in the tree of the other tools.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bale_testkit::machine::{Scope, Snapshot};
+use bale_testkit::peers::Peers;
+use bale_testkit::{Scratch, image, note_skip};
+
+/// Longer than any transcript takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Goes before what an engine needs. `$RT` is the runtime, `$S` the scratch folder, `$CG` the cgroup; `$W` goes away
+/// with the mount namespace.
+const BEFORE: &str = r#"
+set +eu
+[ -n "${ALONE:-}" ] || ALONE=1 exec unshare --net bash -c "$SCRIPT" peers "$@"
+RT=$1 S=$2 CG=$3 W=$2/w
+if [ "$4" = v2 ] && [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 1
+fi
+mkdir -p $W && mount -t tmpfs tmpfs $W && cd $W || exit 1
+busybox ip link set lo up
+# Waits for a condition, for ten seconds.
+until_true() { local i; for i in $(seq 200); do eval "$1" && return; sleep 0.05; done; echo "never: $1" >&2; return 1; }
+# A terminal around a command, without its carriage returns and what it echoes of the input's end.
+in_terminal() { script -qec "$*" /dev/null | tr -d '\r' | sed 's/\^[@D]//g'; return ${PIPESTATUS[0]}; }
+memory_limit='cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null'
+export memory_limit
+"#;
+
+/// Removes the test's cgroups: engines leave the parents that they made.
+const AFTER: &str = r#"
+find /sys/fs/cgroup -depth -type d -path "*/$CG*" -exec rmdir {} + 2>/dev/null
+exit 0
+"#;
+
+pub struct Stage {
+    peers: Peers,
+    scratch: Scratch,
+    before: Snapshot,
+    cgroup: String,
+}
+
+/// One command of a transcript.
+#[derive(Debug, Default)]
+struct Step {
+    line: usize,
+    command: String,
+    stdout: String,
+    stderr: Vec<String>,
+    code: i32,
+}
+
+impl Stage {
+    /// Finds the tree; without one the test is left out.
+    pub fn new() -> Option<Self> {
+        let Some(peers) = Peers::find() else {
+            note_skip("needs a tree of the other tools: BALE_PEERS names it, BALE_PEERS=make makes one");
+            return None;
+        };
+        let scratch = Scratch::new("callers");
+        let cgroup = name_of(&scratch);
+        let before = Snapshot::take(&scope(&scratch));
+        image::busybox_rootfs(&scratch.join("rootfs")).expect("busybox");
+        fs::create_dir(scratch.join("bin")).expect("bin");
+        let exe = scratch.join("bin/bale");
+        let linked = fs::hard_link(env!("CARGO_BIN_EXE_bale"), &exe);
+        linked.or_else(|_| fs::copy(env!("CARGO_BIN_EXE_bale"), &exe).map(|_| ())).expect("the binary");
+        Some(Self { peers, scratch, before, cgroup })
+    }
+
+    /// Returns a path of bale by another name.
+    pub fn bale_as(&self, name: &str) -> PathBuf {
+        let link = self.scratch.join("bin").join(name);
+        // Asked for twice it is there.
+        let _ = std::os::unix::fs::symlink("bale", &link);
+        link
+    }
+
+    /// Makes `$S/box.tar`, an archive with one image.
+    pub fn add_archive(&self) {
+        fs::copy(image::busybox(), self.scratch.join("box.tar")).expect("archive");
+    }
+
+    /// Plays a transcript with a runtime: `setup` and `end` are the engine's.
+    pub fn play(&self, runtime: &Path, layout: &str, [setup, end]: [&str; 2], transcript: &str) {
+        let steps = read(transcript);
+        assert!(!steps.is_empty());
+        let mut script = format!("{BEFORE}{setup}\n");
+        for step in &steps {
+            script.push_str(&format!(
+                "{{ {}\n}} >$S/{1}.out 2>$S/{1}.err </dev/null\n",
+                step.command, step.line
+            ));
+            script.push_str(&format!("echo $? >$S/{}.code\n", step.line));
+        }
+        script.push_str(&format!("{end}{AFTER}"));
+        let output = self.run(&script, runtime, layout);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {}: {words}", runtime.display(), output.status);
+        let wrong: Vec<String> = steps.iter().filter_map(|step| self.compare(step)).collect();
+        assert!(wrong.is_empty(), "{}:\n{}\n{words}", runtime.display(), wrong.join("\n"));
+    }
+
+    fn run(&self, script: &str, runtime: &Path, layout: &str) -> Output {
+        let arguments = [runtime, self.scratch.path(), Path::new(&self.cgroup), Path::new(layout)];
+        let mut command = self.peers.command(script, arguments);
+        command.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
+        let said = fs::File::create(self.scratch.join("said")).expect("said");
+        command.stdin(Stdio::null()).stdout(said.try_clone().expect("dup")).stderr(said);
+        let mut child = command.spawn().expect("unshare");
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            match child.try_wait().expect("wait") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    // `unshare --kill-child` takes the rest of its pid namespace along.
+                    child.kill().expect("kill");
+                    break child.wait().expect("wait");
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let stderr = fs::read(self.scratch.join("said")).unwrap_or_default();
+        Output { status, stdout: Vec::new(), stderr }
+    }
+
+    /// Returns what is wrong with the answer to a step.
+    fn compare(&self, step: &Step) -> Option<String> {
+        let part = |name: &str| {
+            fs::read_to_string(self.scratch.join(format!("{}.{name}", step.line))).unwrap_or_default()
+        };
+        let (stdout, stderr, code) = (part("out"), part("err"), part("code"));
+        let same = stdout.trim_end() == step.stdout.trim_end() && code.trim() == step.code.to_string();
+        if same && step.stderr.iter().all(|words| stderr.contains(words.as_str())) {
+            return None;
+        }
+        let Step { line, command, .. } = step;
+        Some(format!(
+            "line {line}: $ {command}\nwanted {}, {:?} and {:?}; got {}, {stdout:?} and {stderr:?}",
+            step.code,
+            step.stdout,
+            step.stderr,
+            code.trim()
+        ))
+    }
+
+    /// Wants nothing to be left.
+    pub fn assert_clean(self) {
+        self.before.assert_nothing_left(&scope(&self.scratch), "after the engines' end");
+    }
+}
+
+/// Other tests run at the same time: only what names this one's folder counts.
+fn scope(scratch: &Scratch) -> Scope {
+    // A few bytes for each test.
+    let name: &'static str = Box::leak(name_of(scratch).into_boxed_str());
+    Scope::below(scratch.path()).cgroups_of(name)
+}
+
+fn name_of(scratch: &Scratch) -> String {
+    scratch.path().file_name().and_then(|name| name.to_str()).expect("a name").to_owned()
+}
+
+/// Reads a transcript.
+fn read(text: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let (kind, rest) = line.split_at(line.len().min(1));
+        let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        if kind == "$" {
+            steps.push(Step { line: number, command: rest.to_owned(), ..Step::default() });
+            continue;
+        }
+        let Some(step) = steps.last_mut() else {
+            assert!(matches!(kind, "#" | ""), "line {number} belongs to no command");
+            continue;
+        };
+        match kind {
+            "#" | "" => {}
+            ">" => step.command.push_str(&format!("\n{rest}")),
+            "|" => step.stdout.push_str(&format!("{rest}\n")),
+            "=" => step.code = rest.parse().expect("a number"),
+            "~" => step.stderr.push(rest.to_owned()),
+            _ => panic!("line {number}: {line:?}"),
+        }
+    }
+    steps
+}
