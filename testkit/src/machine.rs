@@ -105,11 +105,11 @@ impl Snapshot {
         new.chain(lost).collect()
     }
 
-    /// Looks again until nothing has changed, for at most two seconds: the kernel ends processes and unmounts in its
+    /// Looks again until nothing has changed, for at most ten seconds: the kernel ends processes and unmounts in its
     /// own time, and other tests make and remove what is theirs. Returns what differed all that time.
     #[must_use]
     pub fn changes_until_settled(&self, scope: &Scope) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + Duration::from_secs(10);
         let mut lasting = self.changes(&Self::take(scope));
         while !lasting.is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));

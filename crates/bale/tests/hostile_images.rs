@@ -161,7 +161,7 @@ fn layers_that_try_to_leave_their_root() {
         ("loop", vec![vec![link("a", SYMBOLIC, "b"), link("b", SYMBOLIC, "a"), file("a/new", b"x")]]),
     ];
     let before = snapshot(&field.host).expect("the host's folder");
-    let (scope, outside) = (Scope::below(field.bale.dir()), names_around(&field));
+    let (scope, outside) = (Scope::below(field.bale.dir()).cgroups_of("bale"), names_around(&field));
     let machine = Snapshot::take(&scope);
     let mut loaded = Vec::new();
     for (name, layers) in &cases {
