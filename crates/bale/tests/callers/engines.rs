@@ -1,7 +1,5 @@
 //! Each engine: how it is started on folders of its own, and ended.
 
-use std::path::PathBuf;
-
 use bale_testkit::require_root;
 
 use crate::stage::Stage;
@@ -62,7 +60,7 @@ kill -0 $daemon || { tail -n 5 $W/log >&2; exit 1; }
 ctr() { timeout 60 ctr "$@"; }
 run() { ctr run --snapshotter native --runc-binary $RT --cgroup /$CG/$RANDOM "$@"; }
 task() { ctr tasks "$@"; }
-state() { ctr tasks ls | awk -v name="$1" '$1 == name { print $3 }'; }
+state() { ctr tasks ls | busybox awk -v name="$1" '$1 == name { print $3 }'; }
 stopped() { until_true "[ \"\$(state $1)\" = STOPPED ]"; }
 ctr image import $S/box.tar >/dev/null || exit 1
 box=$(ctr image ls -q)
@@ -84,9 +82,7 @@ tar -C $S/rootfs -cf box.tar .
 fn podman() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc"), stage.bale_as("runc")] {
-        stage.play(&runtime, "host", PODMAN, include_str!("podman.txt"));
-    }
+    stage.play(RUNC, &["bale-runc", "runc"], "host", PODMAN, include_str!("podman.txt"));
     stage.assert_clean();
 }
 
@@ -95,9 +91,7 @@ fn podman() {
 fn podman_with_crun() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    for runtime in [PathBuf::from(CRUN), stage.bale_as("crun")] {
-        stage.play(&runtime, "v2", PODMAN, include_str!("podman_crun.txt"));
-    }
+    stage.play(CRUN, &["crun"], "v2", PODMAN, include_str!("podman_crun.txt"));
     stage.assert_clean();
 }
 
@@ -105,9 +99,7 @@ fn podman_with_crun() {
 fn docker() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
-        stage.play(&runtime, "host", DOCKER, include_str!("docker.txt"));
-    }
+    stage.play(RUNC, &["bale-runc"], "host", DOCKER, include_str!("docker.txt"));
     stage.assert_clean();
 }
 
@@ -116,9 +108,7 @@ fn containerd() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
     stage.add_archive();
-    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
-        stage.play(&runtime, "host", CONTAINERD, include_str!("containerd.txt"));
-    }
+    stage.play(RUNC, &["bale-runc"], "host", CONTAINERD, include_str!("containerd.txt"));
     stage.assert_clean();
 }
 
@@ -126,8 +116,6 @@ fn containerd() {
 fn buildah() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    for runtime in [PathBuf::from(RUNC), stage.bale_as("bale-runc")] {
-        stage.play(&runtime, "host", BUILDAH, include_str!("buildah.txt"));
-    }
+    stage.play(RUNC, &["bale-runc"], "host", BUILDAH, include_str!("buildah.txt"));
     stage.assert_clean();
 }
