@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bale_testkit::command::{Outcome, finish};
 use bale_testkit::image::Layout;
@@ -34,7 +35,7 @@ impl Field {
         bale.ok(["bundle", "-q", "busybox", "./good"]);
         bale.ok(["run", "-d", "--net", "none", "--name", "alive", "busybox", "sleep", "1000"]);
         let scope = Scope::below(bale.dir()).cgroups_of("bale");
-        let (machine, files) = (Snapshot::take(&scope), names(&bale.root()));
+        let (machine, files) = (settled(&scope), names(&bale.root()));
         Self { bale, scope, machine, files }
     }
 
@@ -91,6 +92,19 @@ impl Field {
         assert_eq!(self.bale.ok(["exec", "alive", "echo", "here"]), "here\n", "{when}");
         let run = ["run", "--rm", "--net", "none", "busybox", "echo", "again"];
         assert_eq!(self.bale.ok(run), "again\n", "{when}");
+    }
+}
+
+/// The machine once there are two processes: the supervisor of `alive` and its program, no longer their maker.
+fn settled(scope: &Scope) -> Snapshot {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let machine = Snapshot::take(scope);
+        if machine.count("process") == 2 {
+            return machine;
+        }
+        assert!(Instant::now() < deadline, "{machine:#?}");
+        std::thread::yield_now();
     }
 }
 
