@@ -14,7 +14,11 @@ use crate::{demo, deps, only, say};
 
 /// What the tests need beyond the build.
 const NEEDS: &[Need] = &[
-    Need { what: "ps", package: "procps", why: "`bale runc ps` shows its table with the host's ps, as runc does" },
+    Need {
+        what: "ps",
+        package: "procps",
+        why: "`bale runc ps` shows its table with the host's ps, as runc does",
+    },
     Need { what: "strace", package: "strace", why: "tests end bale at every system call with it" },
     Need { what: "zstd", package: "zstd", why: "test images have layers that are packed with it" },
 ];
