@@ -66,6 +66,7 @@ impl Engine {
             let mut generated = generate::bundle_config(&image.config, &run, &facts)?;
             if generated.default_seccomp {
                 confine(&mut generated.config);
+                generated.config.oci_version = generated.config.lowest_version().to_owned();
             }
             host::make_directories(&generated.create_directories)?;
             remarks = std::mem::take(&mut generated.warnings);

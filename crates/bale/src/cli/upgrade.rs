@@ -8,6 +8,7 @@ use super::Context;
 use bale_bundle::upgrade::{Upgraded, upgrade};
 use bale_fault::{Context as _, Result};
 use bale_spec::legacy::{Converted, Options};
+use bale_spec::runtime::SPEC_VERSION;
 
 /// Arguments of `bale upgrade`.
 #[derive(clap::Args)]
@@ -53,9 +54,12 @@ fn report(args: &Args, outcome: &Upgraded) -> String {
             text = crate::exit::printable(&text);
             let from = converted.dialect;
             if args.dry_run {
-                return format!("{name}: {from} would become 1.3.0\n{text}{}", converted.to_canonical());
+                return format!(
+                    "{name}: {from} would become {SPEC_VERSION}\n{text}{}",
+                    converted.to_canonical()
+                );
             }
-            format!("{name}: {from} became 1.3.0; the originals are kept as *.legacy\n{text}")
+            format!("{name}: {from} became {SPEC_VERSION}; the originals are kept as *.legacy\n{text}")
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::mounts::mount;
 use crate::runtime::{
     Capabilities, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Resources, Rlimit,
-    Root, RuntimeConfig, SPEC_VERSION, User,
+    Root, RuntimeConfig, User,
 };
 
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -40,8 +40,7 @@ pub fn spec(unified: bool) -> RuntimeConfig {
         kinds.push(NamespaceKind::Cgroup);
     }
     let deny = DeviceRule { allow: false, access: Some("rwm".to_owned()), ..DeviceRule::default() };
-    RuntimeConfig {
-        oci_version: SPEC_VERSION.to_owned(),
+    let mut config = RuntimeConfig {
         process: Some(process()),
         root: Some(Root { path: "rootfs".to_owned(), readonly: true }),
         hostname: Some("bale".to_owned()),
@@ -54,7 +53,9 @@ pub fn spec(unified: bool) -> RuntimeConfig {
             ..Linux::default()
         }),
         ..RuntimeConfig::default()
-    }
+    };
+    config.oci_version = config.lowest_version().to_owned();
+    config
 }
 
 /// Makes the config that `runc spec --rootless` writes for the user `uid`:`gid` of the host.

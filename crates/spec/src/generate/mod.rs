@@ -30,7 +30,7 @@ pub use process::capabilities;
 
 use crate::image::{ContainerConfig, ImageConfig};
 use crate::options::{Network, RunOptions, SeccompChoice};
-use crate::runtime::{Linux, Namespace, NamespaceKind, Root, RuntimeConfig, SPEC_VERSION};
+use crate::runtime::{Linux, Namespace, NamespaceKind, Root, RuntimeConfig};
 use crate::signal;
 
 /// What the caller found out about the host and the root file system.
@@ -154,8 +154,8 @@ pub fn config(image: &ImageConfig, options: &RunOptions, facts: &HostFacts) -> R
     let hostname = hostname(options, facts);
     let process = process::process(&defaults, options, facts, &hostname)?;
     let mounted = mounts::mounts(&defaults, options, facts)?;
-    let config = RuntimeConfig {
-        oci_version: SPEC_VERSION.to_owned(),
+    let mut config = RuntimeConfig {
+        oci_version: String::new(),
         process: Some(process),
         root: Some(Root { path: facts.root_path.clone(), readonly: options.read_only }),
         hostname: (!options.host_namespaces.uts).then_some(hostname),
@@ -165,6 +165,7 @@ pub fn config(image: &ImageConfig, options: &RunOptions, facts: &HostFacts) -> R
         annotations: options.annotations.clone(),
         linux: Some(linux(options, facts)?),
     };
+    config.oci_version = config.lowest_version().to_owned();
     let mut labels = defaults.labels.clone();
     labels.extend(options.labels.clone());
     let default_seccomp = options.security.seccomp == SeccompChoice::Default && !options.privileged;

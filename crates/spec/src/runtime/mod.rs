@@ -9,6 +9,7 @@ mod process;
 mod resources;
 mod seccomp;
 mod state;
+mod version;
 
 use std::collections::BTreeMap;
 
@@ -26,10 +27,11 @@ pub use resources::{
 };
 pub use seccomp::{Seccomp, SeccompArg, SyscallRule};
 pub use state::{State, Status};
+pub use version::Need;
 
 use crate::json::{CONFIG_LIMIT_BYTES, Error, null_default, parse};
 
-/// The version of the runtime specification that bale writes.
+/// The newest version of the runtime specification that bale knows; what it makes says [`RuntimeConfig::lowest_version`].
 pub const SPEC_VERSION: &str = "1.3.0";
 
 /// A `config.json`.

@@ -9,10 +9,27 @@ const FEW_FILES: u64 = 1024;
 pub(crate) fn lints(findings: &mut Findings, config: &RuntimeConfig) {
     let default = Linux::default();
     let linux = config.linux.as_ref().unwrap_or(&default);
+    older_than_its_properties(findings, config);
     limits(findings, config, linux);
     exposure(findings, config, linux);
     if let Some(process) = &config.process {
         rights(findings, process, linux);
+    }
+}
+
+/// A runtime may go by the version and leave out what it had not yet.
+fn older_than_its_properties(findings: &mut Findings, config: &RuntimeConfig) {
+    let numbers = |version: &str| -> Vec<u32> {
+        let core = version.split(['-', '+']).next().unwrap_or_default();
+        core.split('.').filter_map(|n| n.parse().ok()).collect()
+    };
+    let stated = numbers(&config.oci_version);
+    let newer = config.needs().into_iter().filter(|need| numbers(need.since) > stated);
+    // A pids.limit of 0 is a trap in every version: it has a lint of its own.
+    for need in newer.filter(|need| need.path != Path::of("linux.resources.pids.limit")) {
+        let words = format!("is new in {}, and ociVersion says {:?}", need.since, config.oci_version);
+        findings.add(Severity::Note, "newer-than-version", &need.path, words);
+        findings.hint(format!("bale set DIR ociVersion={}", config.lowest_version()));
     }
 }
 

@@ -6,7 +6,9 @@ use super::{Findings, Path, Severity};
 use crate::capability;
 use crate::options::device::RLIMITS;
 use crate::options::number::is_set;
-use crate::runtime::{IdMapping, Linux, Mount, NamespaceKind, Process, Resources, RuntimeConfig};
+use crate::runtime::{
+    IdMapping, Linux, Mount, NamespaceKind, Process, Resources, RuntimeConfig, SPEC_VERSION,
+};
 use crate::suggest::did_you_mean;
 
 /// Options that are flags of mount(2) or words of runtimes, beside what a file system takes as data.
@@ -156,7 +158,11 @@ fn version(findings: &mut Findings, version: &str) {
     let numbers: Vec<Option<u32>> = core.split('.').map(|n| n.parse().ok()).collect();
     match numbers.as_slice() {
         [Some(1), Some(minor), Some(_)] if *minor > 3 => {
-            findings.warning("version", &path, format!("{version:?} is newer than what bale knows, 1.3.0"));
+            findings.warning(
+                "version",
+                &path,
+                format!("{version:?} is newer than what bale knows, {SPEC_VERSION}"),
+            );
         }
         [Some(1), Some(_), Some(_)] => {}
         [Some(0), Some(_), Some(_)] => {

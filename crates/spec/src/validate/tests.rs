@@ -497,10 +497,12 @@ fn the_seeds_traps_are_lints() {
     process.no_new_privileges = false;
     process.user.uid = 1000;
     process.capabilities.as_mut().unwrap().inheritable = vec!["CAP_KILL".to_owned()];
+    config.domainname = Some("d".to_owned());
     let mut findings = Findings::default();
     lints(&mut findings, &config);
     let codes: Vec<_> = findings.without_places().iter().map(|f| f.code).collect();
     let wanted = [
+        "newer-than-version",
         "pids-limit-zero",
         "few-files",
         "no-masked-paths",
