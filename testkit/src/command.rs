@@ -1,9 +1,13 @@
 //! The binary under test, with a store of its own.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Scratch;
 
@@ -154,6 +158,21 @@ pub fn finish(command: &mut Command) -> Outcome {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         line,
     }
+}
+
+/// Waits for a child's end; after `limit` it is killed.
+///
+/// # Errors
+/// Those of `pidfd_open`, `poll` and `wait`.
+pub fn wait_at_most(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("strange pid"))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: i64::from(limit.subsec_nanos()) };
+    if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))? == 0 {
+        child.kill()?;
+    }
+    child.wait()
 }
 
 /// Returns a command line as a user would type it.

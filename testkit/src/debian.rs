@@ -38,6 +38,12 @@ const SCRIPTS_ONLY: &[&str] = &[
     "usrmerge",
 ];
 
+/// Where Debian is when apt does not know of a mirror.
+const MIRROR: &str = "http://deb.debian.org/debian/";
+
+/// The keys of Debian's archive, of the host's system if it is Debian.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Package lists older than this are fetched again.
 const LISTS_AGE: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -77,6 +83,35 @@ impl Debian {
         let dir = dir.canonicalize()?;
         fs::write(dir.join("apt.conf"), configuration(&dir))?;
         Ok(Self { dir })
+    }
+
+    /// Prepares the folder `dir` for packages of another suite than the host's (`trixie`, `testing`), from the mirror
+    /// that the host uses.
+    ///
+    /// # Errors
+    /// See [`Debian::open`].
+    pub fn open_suite(dir: &Path, suite: &str) -> io::Result<Self> {
+        let debian = Self::open(dir)?;
+        let sources = debian.dir.join("sources.list");
+        let keys = if Path::new(KEYS).exists() { format!("[signed-by={KEYS}] ") } else { String::new() };
+        fs::write(&sources, format!("deb {keys}{} {suite} main\n", mirror()))?;
+        let own = format!(
+            "Dir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
+             Acquire::Check-Valid-Until \"false\";\n",
+            sources.display()
+        );
+        // A mirror that stands still for weeks has expired lists; they are signed all the same.
+        fs::write(debian.dir.join("apt.conf"), configuration(&debian.dir) + &own)?;
+        Ok(debian)
+    }
+
+    /// Removes what was downloaded.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn clean(&self) -> io::Result<()> {
+        output_of(self.apt_get().arg("clean")).map(drop)
     }
 
     /// Downloads `names` and all that they need beyond `installed`; what is there already is kept.
@@ -139,6 +174,19 @@ pub fn unpack(package: &Package, into: &Path) -> io::Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(&package.file).arg(into);
     output_of(&mut shell).map(drop)
+}
+
+/// Returns the address of the host's Debian mirror, with a slash at the end.
+fn mirror() -> String {
+    let listed = output_of(Command::new("apt-get").args(["update", "--print-uris"])).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    listed.lines().find_map(parse_mirror).unwrap_or_else(|| MIRROR.to_owned())
+}
+
+/// Parses a line of `apt-get update --print-uris`: `'http://deb.debian.org/debian/dists/bookworm/InRelease' …`.
+fn parse_mirror(line: &str) -> Option<String> {
+    let base = line.strip_prefix('\'')?.split_once("dists/")?.0;
+    base.ends_with("/debian/").then(|| base.to_owned())
 }
 
 /// Returns the configuration with which apt touches nothing outside `dir`.
@@ -211,5 +259,20 @@ mod tests {
         assert_eq!((package.name.as_str(), package.version.as_str()), ("redis-tools", "5:7.0.15-1"));
         assert_eq!(package.file, Path::new("/a/redis-tools_5%3a7.0.15-1_amd64.deb"));
         assert_eq!(parse_uri("Reading package lists...", Path::new("/a")), None);
+    }
+
+    #[test]
+    fn the_mirror_is_the_one_of_the_main_archive() {
+        let cases = [
+            (
+                "'http://m.example/debian/dists/bookworm/InRelease' m.example_debian 0 ",
+                Some("http://m.example/debian/"),
+            ),
+            ("'http://m.example/debian-security/dists/bookworm-security/InRelease' m 0 ", None),
+            ("Reading package lists...", None),
+        ];
+        for (line, wanted) in cases {
+            assert_eq!(parse_mirror(line).as_deref(), wanted, "{line}");
+        }
     }
 }

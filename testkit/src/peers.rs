@@ -1,7 +1,10 @@
 //! The other tools of the field, to make images with and to read ours: in a tree of their own, never installed.
 //!
-//! The tree is the one that `BALE_PEERS` (or `PEERS_ROOT`, or `/opt/peers/sid`) names, else it is made of Debian
-//! packages in the tests' cache. Needs root: every call has private mount and pid namespaces with the tree as root.
+//! The tree is the one that `BALE_PEERS` (or `PEERS_ROOT`) names by its path, or by the suite of Debian that it is to
+//! be made of (`bookworm`); else the one that `cargo xtask test` has made in the tests' cache, or `/opt/peers/sid`.
+//! Needs root: every call has private mount and pid namespaces with the tree as root.
+//!
+//! No package is configured in a tree that is made here: no script of theirs runs, as in images of services.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,30 +16,64 @@ use std::time::{Duration, Instant};
 
 use crate::debian::Debian;
 use crate::image::cached;
-use crate::{Scratch, service};
+use crate::{Scratch, scratch, service};
+
+/// Why `cargo xtask test` leaves out the tests that need the tree.
+pub const LEFT_OUT: &str = "BALE_PEERS_LEFT_OUT";
+
+const NOT_YET: &str = "`cargo xtask test` makes it, BALE_PEERS names one or the suite to make it of";
+
+/// Where a tree may be that was made by other means.
+const USUAL: &str = "/opt/peers/sid";
 
 /// What a tree must have to be taken as it is.
 const PROGRAMS: &[&str] = &["skopeo", "umoci", "buildah", "podman", "dockerd", "docker-registry", "ctr"];
 
-/// What a tree is made of, beyond the minimal system.
+/// What a tree is made of; the packages of today's systems have no dependency on the small programs of a shell.
 const PACKAGES: &[&str] = &[
+    "base-files",
+    "bash",
+    "bsdutils",
     "buildah",
     "busybox-static",
     "ca-certificates",
     "conmon",
     "containerd",
+    "coreutils",
     "crun",
+    "dash",
+    "diffutils",
     "docker.io",
     "docker-registry",
+    "findutils",
+    "grep",
+    "gzip",
+    "iproute2",
     "iptables",
+    "libc-bin",
     "libcap2-bin",
+    "mawk",
+    "mount",
+    "ncurses-base",
     "podman",
     "procps",
     "runc",
+    "sed",
     "skopeo",
+    "tar",
     "umoci",
+    "util-linux",
     "zstd",
 ];
+
+/// What some suites have in a package of its own, or not at all.
+const MORE: &[&str] = &["docker-buildx", "docker-cli"];
+
+/// Tried in turn: the versions of today that are known to go together, and the ones before them.
+pub const SUITES: &[&str] = &["testing", "stable"];
+
+/// Room that making a tree takes, for a time: twice what stays.
+const ROOM_BYTES: u64 = 3 << 30;
 
 /// Makes the tree `$TREE` the root of this mount namespace; the shared folders keep their paths.
 const ENTER: &str = r#"
@@ -66,41 +103,92 @@ pub struct Peers {
 pub struct Running(Child);
 
 impl Peers {
-    /// Finds the tree that is named or at its usual place; `BALE_PEERS=make` makes one if there is none.
+    /// Finds the tree: the one that is named, made, or at its usual place. Without one, or where `cargo xtask test`
+    /// was told to leave it out, the calling test is noted as left out.
     ///
     /// # Panics
-    /// With apt's words, when it was to be made.
+    /// With apt's words, when `BALE_PEERS` names a suite and no tree can be made of it.
     #[must_use]
     pub fn find() -> Option<Self> {
-        let tree = named_tree();
-        if PROGRAMS.iter().all(|name| find(&tree, name)) {
-            return Some(Self { tree });
-        }
-        let wanted = std::env::var_os("BALE_PEERS").is_some_and(|value| value == "make");
-        wanted.then(|| Self::open().expect("make the tree of the other tools"))
+        let why = match std::env::var(LEFT_OUT) {
+            Ok(why) => why,
+            Err(_) => match Self::named_or_made() {
+                Ok(Some(peers)) => return Some(peers),
+                Ok(None) => NOT_YET.to_owned(),
+                Err(error) => panic!("the tree of the other tools: {error}"),
+            },
+        };
+        crate::note_skip(&format!("needs the tree of the other tools: {why}"));
+        None
     }
 
-    /// Finds the tree, or makes it.
-    ///
-    /// # Errors
-    /// apt's words.
-    pub fn open() -> io::Result<Self> {
-        let tree = named_tree();
-        if PROGRAMS.iter().all(|name| find(&tree, name)) {
+    /// Finds the tree that is named, or made already, or at its usual place.
+    fn named_or_made() -> io::Result<Option<Self>> {
+        match ["BALE_PEERS", "PEERS_ROOT"].iter().find_map(std::env::var_os).map(PathBuf::from) {
+            Some(tree) if tree.is_absolute() => Self::at(tree).map(Some),
+            Some(suite) => Self::of_suite(&suite.to_string_lossy()).map(Some),
+            None => {
+                let made = SUITES.iter().map(|suite| made_of(suite)).chain([PathBuf::from(USUAL)]);
+                Ok(made.map(Self::at).find_map(Result::ok))
+            }
+        }
+    }
+
+    /// Takes the tree `tree`.
+    fn at(tree: PathBuf) -> io::Result<Self> {
+        let there =
+            |name: &str| ["usr/bin", "usr/sbin"].iter().any(|dir| tree.join(dir).join(name).is_file());
+        let absent: Vec<&str> = PROGRAMS.iter().copied().filter(|name| !there(name)).collect();
+        if absent.is_empty() {
             return Ok(Self { tree });
         }
+        Err(io::Error::other(format!("{} lacks {}", tree.display(), absent.join(" "))))
+    }
+
+    /// Finds the tree, or makes it of the first suite that can be had.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    pub fn find_or_make() -> io::Result<Self> {
+        if let Some(peers) = Self::named_or_made()? {
+            return Ok(peers);
+        }
+        let mut words = Vec::new();
+        for suite in SUITES {
+            match Self::of_suite(suite) {
+                Ok(peers) => return Ok(peers),
+                Err(error) => words.push(format!("{suite}: {}", brief(&error.to_string()))),
+            }
+        }
+        Err(io::Error::other(words.join("; ")))
+    }
+
+    /// Finds the tree of a suite, or makes it.
+    fn of_suite(suite: &str) -> io::Result<Self> {
         let cache = crate::cache_dir();
-        let tree = cached(&cache, "peers-1", |dir| {
-            let mut names = service::MINIMAL_SYSTEM.to_vec();
-            names.extend(PACKAGES);
-            service::base_tree(&Debian::open(&cache.join("apt"))?, &names, dir)?;
+        let tree = cached(&cache, &label(suite), |dir| {
+            want_room(dir)?;
+            let debian = Debian::open_suite(&cache.join(format!("apt-{suite}")), suite)?;
+            let names: Vec<&str> = PACKAGES.iter().chain(MORE).copied().collect();
+            // An older suite lacks the newer packages.
+            let made = service::base_tree(&debian, &names, dir);
+            made.or_else(|_| {
+                scratch::remove_content(dir).and_then(|()| service::base_tree(&debian, PACKAGES, dir))
+            })?;
             fs::create_dir_all(dir.join("etc/containers"))?;
             fs::write(
                 dir.join("etc/containers/policy.json"),
                 r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
-            )
+            )?;
+            debian.clean()
         })?;
-        Ok(Self { tree })
+        Self::at(tree)
+    }
+
+    /// Returns the tree's folder.
+    #[must_use]
+    pub fn tree(&self) -> &Path {
+        &self.tree
     }
 
     /// Prepares a bash script (`-euo pipefail`) in the tree; `/tmp` is the host's.
@@ -168,11 +256,28 @@ impl Drop for Running {
     }
 }
 
-fn named_tree() -> PathBuf {
-    let named = ["BALE_PEERS", "PEERS_ROOT"].iter().find_map(std::env::var_os).map(PathBuf::from);
-    named.unwrap_or_else(|| PathBuf::from("/opt/peers/sid"))
+/// The name in the cache; the number changes with what a tree is made of.
+fn label(suite: &str) -> String {
+    format!("peers-2-{suite}")
 }
 
-fn find(tree: &Path, name: &str) -> bool {
-    ["usr/bin", "usr/sbin"].iter().any(|dir| tree.join(dir).join(name).is_file())
+fn made_of(suite: &str) -> PathBuf {
+    // As `cached` names what root has made.
+    crate::cache_dir().join(format!("{}.0", label(suite)))
+}
+
+fn want_room(dir: &Path) -> io::Result<()> {
+    let room = rustix::fs::statvfs(dir)?;
+    let free = room.f_bavail * room.f_frsize;
+    if free >= ROOM_BYTES {
+        return Ok(());
+    }
+    let [free, wanted] = [free, ROOM_BYTES].map(|bytes| bytes >> 20);
+    Err(io::Error::other(format!("{} has {free} MiB free, and making it takes {wanted}", dir.display())))
+}
+
+/// The line of apt's words that says it.
+fn brief(words: &str) -> String {
+    let told = words.lines().find_map(|line| line.split_once("E: ").map(|(_, told)| told));
+    told.or_else(|| words.lines().next()).unwrap_or_default().to_owned()
 }

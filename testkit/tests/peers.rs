@@ -5,7 +5,7 @@ use bale_testkit::peers::Peers;
 #[test]
 fn the_peers_answer() {
     bale_testkit::require_root!();
-    let peers = Peers::open().expect("a tree");
+    let Some(peers) = Peers::find() else { return };
     let said =
         peers.run("for p in skopeo umoci buildah podman dockerd; do $p --version; done; echo $1", ["end"]);
     let said = said.expect("versions");

@@ -27,7 +27,10 @@ usage: cargo xtask COMMAND
 
   demo [--with BINARY] [--record SVG] [--small] [--dev]
                               build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
-  test [--unprivileged]       format, lints, all tests and a small demo; prints a closing count
+  test [--unprivileged] [--no-peers]
+                              format, lints, all tests and a small demo; prints a closing count. Some tests run beside the
+                              other tools of the field, from a tree of Debian packages that is made once, below target/
+                              (BALE_PEERS names another tree, or the suite); --no-peers leaves those out
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
                               measure beside the peers (needs root, and their tree: the command says how to make it)
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match words.split_first() {
         Some((&"demo", rest)) => demo::main(rest),
         Some((&"test", rest)) => test::main(rest),
+        Some((&"@peers", rest)) => test::peers::main(rest),
         Some((&"bench", rest)) => bench::main(rest),
         Some((&"@bench", rest)) => bench::main_inside(rest),
         Some((&"deps", rest)) => deps::main(rest),

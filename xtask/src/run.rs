@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bale_sys::signal::SignalFd;
@@ -83,6 +84,9 @@ impl Ran {
 /// The exit status of a child that was ended because it took too long, as timeout(1) has it.
 pub const TOO_LONG: i32 = 124;
 
+/// How long an output may stay open after its command's end.
+const HELD: Duration = Duration::from_secs(10);
+
 /// Runs children and notices interruptions.
 #[derive(Debug)]
 pub struct Runner {
@@ -128,21 +132,38 @@ impl Runner {
         Ok((code, began.elapsed()))
     }
 
-    /// Runs a child to its end, for at most `limit`, shows its standard output line by line, and returns exit status
+    /// Runs a child to its end, for at most `limit`, shows all that it writes line by line, and returns exit status
     /// ([`TOO_LONG`] at the limit) and lines.
     pub fn watch_lines(&mut self, command: &mut Command, limit: Duration) -> Result<(i32, Vec<String>)> {
         self.check()?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
-        let output = child.stdout.take();
-        let reader = std::thread::spawn(move || {
-            let lines =
-                output.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(Result::ok));
-            lines.inspect(|line| crate::say(line)).collect::<Vec<String>>()
+        // One pipe for both, so that what is said on either stays in its order.
+        let (pipe, end) = io::pipe()?;
+        command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end).process_group(0);
+        let child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        // Ours must be closed, or the reader never sees the end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                crate::say(&line);
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
         });
-        let code = self.wait_for(child, Some(limit));
-        let lines = reader.join().unwrap_or_default();
-        Ok((code?, lines))
+        let code = self.wait_for(child, Some(limit))?;
+        let mut all = Vec::new();
+        loop {
+            match lines.recv_timeout(HELD) {
+                Ok(line) => all.push(line),
+                Err(RecvTimeoutError::Disconnected) => return Ok((code, all)),
+                Err(RecvTimeoutError::Timeout) => {
+                    crate::say("something that the command left behind holds its output open");
+                    return Ok((code, all));
+                }
+            }
+        }
     }
 
     fn wait(&mut self, child: Child) -> Result<i32> {

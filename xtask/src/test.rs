@@ -1,13 +1,18 @@
 //! `cargo xtask test`: what must hold before a change is good, in one command, with a closing count.
 
+mod deny;
+pub mod peers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bale_testkit::command::shown;
 use bale_testkit::{SKIPS, UNPRIVILEGED};
 
-use crate::apt::{self, Need, is_here};
+use crate::apt::{self, Need};
 use crate::cargo::{self, Profile, cargo};
 use crate::run::{Failure, Result, Runner, TOO_LONG, fail};
 use crate::{demo, deps, only, say};
@@ -35,11 +40,19 @@ struct Count {
     skipped: BTreeMap<String, u64>,
     /// What failed, in words.
     failures: Vec<String>,
+    /// The programs of tests, each with how long it ran.
+    times: Vec<(f64, String)>,
+}
+
+impl Count {
+    fn skip(&mut self, reason: &str) {
+        *self.skipped.entry(reason.to_owned()).or_default() += 1;
+    }
 }
 
 /// What `cargo xtask test` does.
 pub fn main(words: &[&str]) -> Result<()> {
-    only(words, &["--unprivileged"])?;
+    only(words, &["--unprivileged", "--no-peers"])?;
     let unprivileged = words.contains(&"--unprivileged");
     want_root_unless(unprivileged)?;
     let began = Instant::now();
@@ -47,14 +60,15 @@ pub fn main(words: &[&str]) -> Result<()> {
     let mut runner = Runner::new(&dir)?;
     install_needs(&mut runner, unprivileged)?;
     let mut count = Count::default();
-    check(&mut count, "format", cargo_check(&mut runner, &["fmt", "--all", "--check"]))?;
+    check(&mut count, "format", cargo_check(&mut runner, cargo().args(["fmt", "--all", "--check"])))?;
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
-    check(&mut count, "lints", cargo_check(&mut runner, &lints))?;
+    check(&mut count, "lints", cargo_check(&mut runner, cargo().args(lints)))?;
     check(&mut count, "dependencies", deps::compare(&mut runner))?;
-    audit(&mut runner, &mut count)?;
-    tests(&mut runner, &mut count, &dir, unprivileged)?;
+    deny::audit(&mut runner, &mut count)?;
+    let peers = peers::prepare(&mut runner, unprivileged || words.contains(&"--no-peers"))?;
+    tests(&mut runner, &mut count, &dir, unprivileged, peers)?;
     small_demo(runner, &mut count, unprivileged)?;
-    close(&count, began.elapsed())
+    close(&mut count, began.elapsed())
 }
 
 fn want_root_unless(unprivileged: bool) -> Result<()> {
@@ -93,35 +107,29 @@ fn check(count: &mut Count, name: &str, outcome: Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn cargo_check(runner: &mut Runner, arguments: &[&str]) -> Result<()> {
-    say(&format!("$ cargo {}", arguments.join(" ")));
-    match runner.watch(cargo().args(arguments))?.0 {
+/// Runs a check that says itself what is wrong.
+fn cargo_check(runner: &mut Runner, command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    say(&format!("$ {line}"));
+    match runner.watch(command)?.0 {
         0 => Ok(()),
-        code => fail(format!("cargo {} ended with {code}", arguments[0])),
+        code => fail(format!("{line} ended with {code}")),
     }
-}
-
-/// Licences, bans and sources by `deny.toml`, where cargo-deny is installed. Its advisories need a database from
-/// GitHub: they are a step of a release, not of every test.
-fn audit(runner: &mut Runner, count: &mut Count) -> Result<()> {
-    if is_here("cargo-deny") {
-        return check(
-            count,
-            "deny.toml",
-            cargo_check(runner, &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]),
-        );
-    }
-    *count.skipped.entry("cargo-deny is not installed".to_owned()).or_default() += 1;
-    Ok(())
 }
 
 /// Runs unit, integration and documentation tests of all crates.
-fn tests(runner: &mut Runner, count: &mut Count, dir: &Path, unprivileged: bool) -> Result<()> {
+fn tests(
+    runner: &mut Runner,
+    count: &mut Count,
+    dir: &Path,
+    unprivileged: bool,
+    (name, value): peers::Told,
+) -> Result<()> {
     let skips = dir.join("skips");
     let _ = fs::remove_file(&skips);
     let mut command = cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).env(SKIPS, &skips);
-    command.env(UNPRIVILEGED, if unprivileged { "1" } else { "0" });
+    command.env(UNPRIVILEGED, if unprivileged { "1" } else { "0" }).env(name, value);
     say("$ cargo test --workspace --no-fail-fast");
     let (code, lines) = runner.watch_lines(&mut command, LIMIT)?;
     let before = count.failed;
@@ -141,8 +149,12 @@ fn tests(runner: &mut Runner, count: &mut Count, dir: &Path, unprivileged: bool)
 
 /// Adds what the test harness says and what the tests themselves left out.
 fn add_tests(count: &mut Count, lines: &[String], skips: &str) {
+    let mut program = String::new();
     for line in lines {
-        if let Some(result) = line.strip_prefix("test result: ") {
+        if let Some(name) = program_of(line) {
+            program = name;
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            count.times.push((seconds_of(result), program.clone()));
             count.passed += number_before(result, " passed");
             count.failed += number_before(result, " failed");
             let ignored = number_before(result, " ignored");
@@ -155,10 +167,26 @@ fn add_tests(count: &mut Count, lines: &[String], skips: &str) {
     }
     for line in skips.lines() {
         let reason = line.split('\t').next().unwrap_or(line);
-        *count.skipped.entry(reason.to_owned()).or_default() += 1;
+        count.skip(reason);
         // The harness counts a test that ended early as passed.
         count.passed = count.passed.saturating_sub(1);
     }
+}
+
+/// Returns the program of tests that cargo says it starts: `Running tests/x.rs (target/debug/deps/x-0123)`.
+fn program_of(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    if let Some(name) = line.strip_prefix("Doc-tests ") {
+        return Some(format!("documentation of {name}"));
+    }
+    let file = line.strip_prefix("Running ")?.rsplit_once('/')?.1.strip_suffix(')')?;
+    Some(file.rsplit_once('-')?.0.to_owned())
+}
+
+/// Returns the time in `… finished in 1.23s`.
+fn seconds_of(result: &str) -> f64 {
+    let time = result.rsplit(' ').next().and_then(|time| time.strip_suffix('s'));
+    time.and_then(|time| time.parse().ok()).unwrap_or(0.0)
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
@@ -169,7 +197,7 @@ fn number_before(text: &str, word: &str) -> u64 {
 /// The first part of the demo, with the binary that the tests used.
 fn small_demo(mut runner: Runner, count: &mut Count, unprivileged: bool) -> Result<()> {
     if unprivileged {
-        *count.skipped.entry("needs root".to_owned()).or_default() += 1;
+        count.skip("needs root");
         return Ok(());
     }
     say("\n$ cargo xtask demo --dev --small");
@@ -178,20 +206,20 @@ fn small_demo(mut runner: Runner, count: &mut Count, unprivileged: bool) -> Resu
     check(count, "demo", outcome)
 }
 
-/// Prints the closing count, and fails when anything failed.
-fn close(count: &Count, took: Duration) -> Result<()> {
+/// Prints what took long, what was left out and the closing count, and fails when anything failed.
+fn close(count: &mut Count, took: Duration) -> Result<()> {
+    count.times.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let slowest: Vec<String> =
+        count.times.iter().take(10).map(|(seconds, name)| format!("{name} {seconds:.0} s")).collect();
+    say(&format!("\nin {} s; the slowest programs of tests: {}", took.as_secs(), slowest.join(", ")));
+    for (reason, n) in &count.skipped {
+        say(&format!("skipped {n}: {reason}"));
+    }
     for failure in &count.failures {
         say(&format!("failed: {failure}"));
     }
     let skipped: u64 = count.skipped.values().sum();
-    let reasons: Vec<String> = count.skipped.iter().map(|(reason, n)| format!("{n}: {reason}")).collect();
-    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
-    say(&format!(
-        "{} passed, {} failed, {skipped} skipped{why}, in {} s",
-        count.passed,
-        count.failed,
-        took.as_secs()
-    ));
+    say(&format!("{} passed, {} failed, {skipped} skipped", count.passed, count.failed));
     if count.failed == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
@@ -202,10 +230,12 @@ mod tests {
     #[test]
     fn the_count_tells_early_ends_from_passes() {
         let lines = [
+            "     Running unittests src/lib.rs (target/debug/deps/bale_spec-0f)",
             "test a ... ok",
             "test x::b ... FAILED",
             "test result: FAILED. 5 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "   Doc-tests bale_spec",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ];
         let mut count = Count::default();
         add_tests(&mut count, &lines.map(str::to_owned), "needs root\ta\nneeds root\tc\n");
@@ -213,5 +243,7 @@ mod tests {
         assert_eq!(count.skipped.get("needs root"), Some(&2));
         assert_eq!(count.skipped.get("marked as ignored"), Some(&2));
         assert_eq!(count.failures, ["x::b"]);
+        let times = [(0.0, "bale_spec".to_owned()), (1.25, "documentation of bale_spec".to_owned())];
+        assert_eq!(count.times, times);
     }
 }

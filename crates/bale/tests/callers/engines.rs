@@ -49,6 +49,14 @@ tar -C $S/rootfs -c . | docker import - box >/dev/null || exit 1
     "docker ps -aq | xargs -r docker rm -f >/dev/null; kill $daemon; wait $daemon\n",
 ];
 
+/// Makes `runc` the runtime under test, and writes down what it is asked.
+const AS_RUNC: &str = r#"
+mkdir path
+printf '#!/bin/sh\necho "$*" >>%s/asked\nexec %s "$@"\n' $W $RT >path/runc
+chmod 755 path/runc
+PATH=$W/path:$PATH
+"#;
+
 const CONTAINERD: [&str; 2] = [
     r#"
 printf 'version = 2\nroot = "%s/root"\nstate = "%s/state"\n[grpc]\naddress = "%s/sock"\n' $W $W $W >config.toml
@@ -100,6 +108,19 @@ fn docker() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
     stage.play(RUNC, &["bale-runc"], "host", DOCKER, include_str!("docker.txt"));
+    stage.assert_clean();
+}
+
+#[test]
+fn docker_with_buildkit() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    if !stage.has("usr/libexec/docker/cli-plugins/docker-buildx") {
+        return;
+    }
+    let [setup, end] = DOCKER;
+    let setup = format!("{AS_RUNC}{}", setup.replace("DOCKER_BUILDKIT=0", "DOCKER_BUILDKIT=1"));
+    stage.play(RUNC, &["bale-runc"], "host", [&setup, end], include_str!("docker_buildkit.txt"));
     stage.assert_clean();
 }
 

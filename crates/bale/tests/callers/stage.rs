@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bale_testkit::machine::{Scope, Snapshot};
 use bale_testkit::peers::Peers;
-use bale_testkit::{Scratch, image, note_skip};
+use bale_testkit::{Scratch, command, image, note_skip};
 
 /// Longer than any transcript takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -51,10 +51,7 @@ struct Step {
 impl Stage {
     /// Finds the tree; without one the test is left out.
     pub fn new() -> Option<Self> {
-        let Some(peers) = Peers::find() else {
-            note_skip("needs a tree of the other tools: BALE_PEERS names it, BALE_PEERS=make makes one");
-            return None;
-        };
+        let peers = Peers::find()?;
         let scratch = Scratch::new("callers");
         let cgroup = name_of(&scratch);
         let before = Snapshot::take(&scope(&scratch));
@@ -64,6 +61,15 @@ impl Stage {
         let linked = fs::hard_link(env!("CARGO_BIN_EXE_bale"), &exe);
         linked.or_else(|_| fs::copy(env!("CARGO_BIN_EXE_bale"), &exe).map(|_| ())).expect("the binary");
         Some(Self { peers, scratch, before, cgroup })
+    }
+
+    /// Tells whether the tree has a file; without it the test is left out.
+    pub fn has(&self, file: &str) -> bool {
+        let there = self.peers.tree().join(file).exists();
+        if !there {
+            note_skip(&format!("needs {file} in the tree of the other tools"));
+        }
+        there
     }
 
     /// Returns a path of bale by another name.
@@ -131,18 +137,8 @@ impl Stage {
         let said = fs::File::create(self.scratch.join("said")).expect("said");
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("dup")).stderr(said);
         let mut child = command.spawn().expect("unshare");
-        let deadline = Instant::now() + LIMIT;
-        let status = loop {
-            match child.try_wait().expect("wait") {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    // `unshare --kill-child` takes the rest of its pid namespace along.
-                    child.kill().expect("kill");
-                    break child.wait().expect("wait");
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
+        // `unshare --kill-child` takes the rest of its pid namespace along.
+        let status = command::wait_at_most(&mut child, LIMIT).expect("wait");
         self.remove_cgroups();
         let stderr = fs::read(self.scratch.join("said")).unwrap_or_default();
         Output { status, stdout: Vec::new(), stderr }
