@@ -110,6 +110,9 @@ fn check(count: &mut Count, name: &str, outcome: Result<()>) -> Result<()> {
 /// Runs a check that says itself what is wrong.
 fn cargo_check(runner: &mut Runner, command: &mut Command) -> Result<()> {
     let line = shown(command);
+    // As one types it, without the program's folder.
+    let (program, arguments) = line.split_once(' ').unwrap_or((&line, ""));
+    let line = format!("{} {arguments}", program.rsplit('/').next().unwrap_or(program));
     say(&format!("$ {line}"));
     match runner.watch(command)?.0 {
         0 => Ok(()),
