@@ -43,7 +43,7 @@ pub fn start(plan: ExecPlan, streams: Streams) -> Result<ExitCode> {
     let options = ExecOptions {
         process: plan.process,
         stdio,
-        cgroup: None,
+        cgroups: Vec::new(),
         pid_file: None,
         pidfd_socket: None,
         preserve_fds: 0,

@@ -35,8 +35,8 @@ pub use process::{ProcessId, boot_id};
 
 /// The format of `record.json`. Readers refuse a newer one.
 pub const VERSION: u32 = 1;
-/// The largest record that is read, in bytes.
-const LIMIT_BYTES: usize = 4 << 20;
+/// The largest record that is read, in bytes: it holds the process of a config (16 MiB at most), with quotes escaped.
+const LIMIT_BYTES: usize = 40 << 20;
 /// The name of the record's file.
 pub const FILE: &str = "record.json";
 /// The name of the lock's file.

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Locked, Phase, ProcessId, Record};
-use bale_spec::runtime::{Hook, Status, TimeOffset};
+use bale_spec::runtime::{Status, TimeOffset};
 use bale_sys::error::Call;
 use bale_sys::process::{self, Child};
 use bale_sys::{namespace, socket};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Handle, Host};
 use crate::init::report::{Failure, MESSAGE_MAX};
 use crate::init::{self, Inherited, words};
+use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
 use crate::parent::{self, Answers, hook_state};
 use crate::plan::op::Op;
@@ -25,42 +25,6 @@ use crate::{facts, hooks, life, sources};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
 pub(crate) const RESULT_FIFO: &str = "result.fifo";
-
-/// What the runtime keeps in the record for its later commands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Kept {
-    /// Version of the specification that the config names.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub oci_version: String,
-    /// argv[0], for `start`'s words.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub program: String,
-    /// `CLONE_NEW…` of the namespaces that differ from the host's.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub namespaces: u64,
-    /// Hooks.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub poststart: Vec<Hook>,
-    /// Hooks.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub poststop: Vec<Hook>,
-    /// Init was made without a pid namespace: its end does not end the others.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub shared_pids: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
-}
-
-impl Kept {
-    /// Reads it from a record; what is missing there is as if there were none.
-    pub fn of(record: &Record) -> Self {
-        Self::deserialize(&record.runtime).unwrap_or_default()
-    }
-}
 
 /// Creates a container.
 ///
@@ -142,17 +106,8 @@ fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> 
     if options.cgroup_manager == CgroupManager::Cgroupfs {
         record.cgroup = Some(cgroup::locate(Host::detect()?, &cgroup_path(options).0)?);
     }
-    let hooks = options.config.hooks.clone().unwrap_or_default();
-    let kinds = options.config.linux.iter().flat_map(|l| &l.namespaces);
-    let own_pids = plan.clone_flags & namespace::NEWPID != 0;
-    let kept = Kept {
-        oci_version: options.config.oci_version.clone(),
-        program: program_name(options),
-        namespaces: kinds.fold(0, |flags, n| flags | crate::plan::kind_flag(n.kind)),
-        poststart: hooks.poststart,
-        poststop: hooks.poststop,
-        shared_pids: !own_pids,
-    };
+    let mut kept = Kept::new(&options.config, plan);
+    kept.no_new_keyring = options.no_new_keyring;
     record.runtime = serde_json::to_value(kept)
         .map_err(|error| Fault::new(Kind::Internal, "write the record").caused_by(error))?;
     Ok(record)
@@ -381,7 +336,7 @@ fn finish(
         limits: &limits,
         hooks: &|pid| runtime_hooks(options, shown, pid),
         unit: &|_| Err(cgroup::systemd::unsupported()),
-        listener: &|child, fd| send_listener(options, shown, child, &fd),
+        listener: &|child, detail| send_listener(options, shown, child, detail),
     };
     let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers)?;
     timings.stage("init");
@@ -410,24 +365,13 @@ fn runtime_hooks(options: &CreateOptions<'_>, record: &Record, pid: i32) -> Resu
     hooks::run("createRuntime", &config.create_runtime, &state, options.bundle)
 }
 
-/// Sends the seccomp listener with the state that its reader wants (runtime-spec, "The Container Process State").
-fn send_listener(options: &CreateOptions<'_>, record: &Record, child: &Child, fd: &OwnedFd) -> Result<()> {
+fn send_listener(options: &CreateOptions<'_>, record: &Record, child: &Child, detail: i32) -> Result<()> {
     let profile = options.config.linux.as_ref().and_then(|l| l.seccomp.as_ref());
-    let Some(path) = profile.and_then(|p| p.listener_path.as_deref()) else {
-        return Err(crate::plan::invalid("linux.seccomp.listenerPath", "is missing, and a rule notifies"));
-    };
-    let state = hook_state(record, child.pid, Status::Creating);
-    let message = serde_json::json!({
-        "ociVersion": bale_spec::runtime::SPEC_VERSION,
-        "fds": ["seccompFd"],
-        "pid": child.pid,
-        "metadata": profile.and_then(|p| p.listener_metadata.as_deref()).unwrap_or_default(),
-        "state": state,
-    });
-    let socket = socket::connect_stream(Path::new(path)).call(|| format!("connect({path:?})"))?;
-    socket::send_fd(&socket, message.to_string().as_bytes(), fd.as_fd())
-        .call(|| "sendmsg(<listenerPath>)")?;
-    Ok(())
+    let to = Listener::of(profile);
+    let to = to.ok_or_else(|| {
+        crate::plan::invalid("linux.seccomp.listenerPath", "is missing, and a rule notifies")
+    })?;
+    to.send(&hook_state(record, child.pid, Status::Creating), child.pid, &child.pidfd, detail)
 }
 
 /// Writes a pid, decimal, without a newline: by rename, so that whoever waits for the file reads a whole number.

@@ -1,26 +1,37 @@
 //! A process in a running container.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Record};
-use bale_spec::runtime::{RuntimeConfig, Seccomp, Status};
+use bale_spec::runtime::{Process, Status};
 use bale_sys::error::Call;
 use bale_sys::process::{self, Child};
 use bale_sys::root::RootFd;
+use bale_sys::seccomp::Flags;
 use bale_sys::{namespace, socket};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::cgroup::{self, Handle};
-use crate::container::{Kept, open_proc, replace_pid_file, split_pid_file};
-use crate::init::{self, Inherited};
+use crate::container::{open_proc, replace_pid_file, split_pid_file};
+use crate::init::{self, Filter, Inherited};
+use crate::kept::Kept;
+use crate::listener::Keeper;
 use crate::options::{ExecOptions, Executed, Stdio};
-use crate::parent::{self, Answers};
+use crate::parent::{self, Answers, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
 use crate::timings::Timings;
 use crate::{facts, life};
+
+/// Returns the process that the container was made with.
+///
+/// # Errors
+/// `NotFound`, `Corrupt`.
+pub fn process_of(dir: &Dir) -> Result<Process> {
+    Kept::of(&dir.load()?).process()
+}
 
 /// Starts a process in a running container. The calling process joins the container's namespaces: it is meant to
 /// be a process of this one purpose, sealed, with one thread.
@@ -32,17 +43,19 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     let mut timings = Timings::new(options.timings);
     let record = dir.load()?;
     let init = running_init(&record, options.ignore_paused)?;
+    let kept = Kept::of(&record);
     // What is on the host is opened before the container's namespaces are joined.
-    let group = open_group(&record, options.cgroup)?;
-    let seccomp = container_filter(&record)?;
+    let group = open_group(&record, &options.cgroups)?;
+    let filter = kept.filter()?;
+    let keeper = keeper(&record, &kept, filter.as_ref())?;
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
     let proc = open_proc()?;
     timings.stage("open");
-    let kept = Kept::of(&record);
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     join(&init, kept.namespaces)?;
     let root = open_root()?;
-    let facts = facts::gather_exec(&options.process, &root, options.preserve_fds)?;
+    let process = with_defaults(&options.process, &kept)?;
+    let facts = facts::gather_exec(&process, &root, options.preserve_fds)?;
     let choices = ExecChoices {
         id: &record.id,
         cgroup_namespace: kept.namespaces & namespace::NEWCGROUP != 0,
@@ -50,12 +63,15 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         join_cgroups: !group.tasks_fds().is_empty(),
         user_namespace: kept.namespaces & namespace::NEWUSER != 0,
         place_stdio: matches!(options.stdio, Stdio::Fds { .. }),
-        seccomp: seccomp.as_ref(),
+        no_new_keyring: kept.no_new_keyring,
+        personality: kept.personality,
+        memory_policy: kept.memory_policy.as_ref(),
+        filter,
     };
-    let plan = plan::exec(&options.process, &choices, &facts)?;
+    let plan = plan::exec(&process, choices, &facts)?;
     timings.stage("join and plan");
-    let root = OwnedFd::from(root);
-    let started = start(&options, &plan, &group, init, &proc, &root, &record)?;
+    let host = Host { group: &group, proc: &proc, keeper: keeper.as_ref(), record: &record };
+    let started = start(&options, &plan, &host, init, &OwnedFd::from(root))?;
     timings.stage("start");
     let finished = publish(&options, pid_file.as_ref(), &started);
     if finished.is_err() {
@@ -66,6 +82,34 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     }
     timings.print();
     Ok(started)
+}
+
+/// What a process description leaves open is as the container's own process has it (as runc does; limits are not).
+fn with_defaults(given: &Process, kept: &Kept) -> Result<Process> {
+    let mut process = given.clone();
+    let own = kept.process()?;
+    let filled = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());
+    process.capabilities = process.capabilities.or(own.capabilities);
+    if !filled(&process.apparmor_profile) {
+        process.apparmor_profile = own.apparmor_profile;
+    }
+    if !filled(&process.selinux_label) {
+        process.selinux_label = own.selinux_label;
+    }
+    process.io_priority = process.io_priority.or(own.io_priority);
+    process.scheduler = process.scheduler.or(own.scheduler);
+    process.exec_cpu_affinity = process.exec_cpu_affinity.or(own.exec_cpu_affinity);
+    process.oom_score_adj = process.oom_score_adj.or(own.oom_score_adj);
+    process.user.umask = process.user.umask.or(own.user.umask);
+    Ok(process)
+}
+
+/// What the process is started from.
+struct Host<'a> {
+    group: &'a Handle,
+    proc: &'a OwnedFd,
+    keeper: Option<&'a Keeper>,
+    record: &'a Record,
 }
 
 fn running_init(record: &Record, ignore_paused: bool) -> Result<OwnedFd> {
@@ -85,34 +129,19 @@ fn running_init(record: &Record, ignore_paused: bool) -> Result<OwnedFd> {
     }
 }
 
-fn open_group(record: &Record, below: Option<&str>) -> Result<Handle> {
+fn open_group(record: &Record, below: &[(String, String)]) -> Result<Handle> {
     let none = Cgroup::default();
-    let cgroup = record.cgroup.as_ref().unwrap_or(&none);
-    let below = below.map(|path| path.trim_start_matches('/')).filter(|path| !path.is_empty());
-    cgroup::open_to_join(cgroup, below)
+    cgroup::open_to_join(record.cgroup.as_ref().unwrap_or(&none), below)
 }
 
-/// The container's filter is for every process in it; its config is in the bundle.
-fn container_filter(record: &Record) -> Result<Option<Seccomp>> {
-    let path = Path::new(&record.bundle).join("config.json");
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) => return Err(error).within(|| format!("read {path:?}")),
-    };
-    // The engine's containers name docker's filter instead of spelling it out (`bale_supervisor` puts it in).
-    let by_name = record.engine.get("seccomp").and_then(|name| name.as_str()) == Some("default");
-    // Most configs have no filter; the whole is only parsed when the word is there.
-    let needle = b"\"seccomp\"";
-    if !by_name && !text.windows(needle.len()).any(|window| window == needle) {
+fn keeper(record: &Record, kept: &Kept, filter: Option<&Filter>) -> Result<Option<Keeper>> {
+    if !filter.is_some_and(|filter| filter.flags.contains(Flags::NEW_LISTENER)) {
         return Ok(None);
     }
-    let config = RuntimeConfig::parse(&text)
-        .map_err(|error| Fault::new(Kind::InvalidInput, format!("{path:?}")).caused_by(error))?;
-    if by_name {
-        let capabilities = config.process.and_then(|process| process.capabilities).unwrap_or_default();
-        return Ok(Some(crate::seccomp::docker_default(&capabilities.bounding)));
-    }
-    Ok(config.linux.and_then(|linux| linux.seccomp))
+    let missing = || crate::plan::invalid("linux.seccomp.listenerPath", "is missing, and a rule notifies");
+    let listener = kept.listener.as_ref().ok_or_else(missing)?;
+    let pid = record.init.as_ref().map_or(0, |init| init.pid);
+    Keeper::start(listener, &hook_state(record, pid, Status::Running)).map(Some)
 }
 
 /// Joins everything but the cgroup namespace, which the child joins once it is in the cgroups, and the pid namespace:
@@ -135,11 +164,9 @@ fn open_root() -> Result<RootFd> {
 fn start(
     options: &ExecOptions<'_>,
     plan: &ExecPlan,
-    group: &Handle,
+    host: &Host<'_>,
     init: OwnedFd,
-    proc: &OwnedFd,
     root: &OwnedFd,
-    record: &Record,
 ) -> Result<Executed> {
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let stdio = match &options.stdio {
@@ -153,9 +180,9 @@ fn start(
     let sources = [init];
     let given = Inherited {
         sources: &sources,
-        proc,
+        proc: host.proc,
         root: Some(root),
-        tasks: group.tasks_fds(),
+        tasks: host.group.tasks_fds(),
         parent: &theirs,
         fifos: None,
         stdio: stdio.as_ref(),
@@ -165,19 +192,17 @@ fn start(
         },
         preserve_fds: options.preserve_fds,
     };
-    let how = process::Clone { flags: 0, cgroup: group.into_cgroup_fd() };
-    let keep = kept_descriptors(&given, &plan.ops);
-    let child = process::clone(how, || match process::close_all_but(3 + given.preserve_fds, &keep) {
-        Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
-        Err(_) => 1,
-    })?;
+    let child = clone(plan, &given, host, options.cgroups.is_empty())?;
     drop(theirs);
     let answers = Answers {
         id_maps: None,
         limits: &[],
         hooks: &|_| Ok(()),
         unit: &|_| Ok(()),
-        listener: &|child, fd| send_listener(record, child, &fd),
+        listener: &|child, number| match host.keeper {
+            Some(keeper) => keeper.send(child, number),
+            None => Err(Fault::new(Kind::Internal, "a listener without a keeper")),
+        },
     };
     let program = options.process.args.first().map_or("", String::as_str);
     match parent::follow(&ours, &child, &plan.ops, program, &answers) {
@@ -199,6 +224,26 @@ fn start(
     }
 }
 
+/// Clones the child into the container's cgroup. When that takes none any more and no other was asked for, it is init's.
+fn clone(plan: &ExecPlan, given: &Inherited<'_>, host: &Host<'_>, may_follow_init: bool) -> Result<Child> {
+    let keep = kept_descriptors(given, &plan.ops);
+    let into = |cgroup| {
+        let how = process::Clone { flags: 0, cgroup };
+        process::clone(how, || match process::close_all_but(3 + given.preserve_fds, &keep) {
+            Ok(()) => init::run(&plan.ops, given, &plan.program, &plan.filter),
+            Err(_) => 1,
+        })
+    };
+    match into(host.group.into_cgroup_fd()) {
+        Err(error) if may_follow_init && matches!(error.errno(), Errno::BUSY | Errno::NODEV) => {
+            let pid = host.record.init.as_ref().map_or(0, |init| init.pid);
+            let inits = cgroup::of_process(host.proc, pid, host.group).ok_or(error)?;
+            into(Some(inits.as_fd())).map_err(Fault::from)
+        }
+        other => other.map_err(Fault::from),
+    }
+}
+
 /// What the child needs: nothing else of this process's descriptors is open in it.
 fn kept_descriptors(given: &Inherited<'_>, ops: &[Op]) -> Vec<RawFd> {
     let writes = ops.iter().any(|op| matches!(op, Op::WriteSelf { .. } | Op::OpenLabel { .. }));
@@ -208,15 +253,6 @@ fn kept_descriptors(given: &Inherited<'_>, ops: &[Op]) -> Vec<RawFd> {
     keep.extend(writes.then(|| given.proc.as_raw_fd()));
     keep.push(given.parent.as_raw_fd());
     keep
-}
-
-fn send_listener(record: &Record, _child: &Child, fd: &OwnedFd) -> Result<()> {
-    let words = format!(
-        "container {}: exec under a notifying seccomp filter (listener {})",
-        record.id,
-        fd.as_raw_fd()
-    );
-    Err(Fault::new(Kind::Unsupported, words))
 }
 
 fn publish(

@@ -8,7 +8,9 @@ mod exec;
 mod facts;
 mod hooks;
 pub mod init;
+mod kept;
 mod life;
+mod listener;
 mod options;
 mod parent;
 pub mod plan;
@@ -19,7 +21,7 @@ pub mod cgroup;
 pub mod seccomp;
 
 pub use container::{create, explain, start};
-pub use exec::exec;
+pub use exec::{exec, process_of};
 pub use life::{
     delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update,
 };

@@ -8,8 +8,9 @@ use bale_spec::runtime::{Resources, State, Status};
 use bale_sys::process;
 
 use crate::cgroup::{self, Handle};
-use crate::container::{Kept, cgroup_of};
+use crate::container::cgroup_of;
 use crate::hooks;
+use crate::kept::Kept;
 use crate::parent::hook_state;
 
 /// How long a killed process may take to end before that is told, in milliseconds.

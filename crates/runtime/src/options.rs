@@ -114,8 +114,8 @@ pub struct ExecOptions<'a> {
     pub process: Process,
     /// Standard streams.
     pub stdio: Stdio,
-    /// Below the container's own cgroup.
-    pub cgroup: Option<&'a str>,
+    /// Cgroups below the container's own: a controller (empty for all) and the path.
+    pub cgroups: Vec<(String, String)>,
     /// Gets the pid, as [`CreateOptions::pid_file`].
     pub pid_file: Option<&'a Path>,
     /// Gets the pidfd, as [`CreateOptions::pidfd_socket`].

@@ -42,8 +42,8 @@ pub struct Answers<'a> {
     pub hooks: &'a dyn Fn(i32) -> Result<()>,
     /// Makes the systemd unit around a pid.
     pub unit: &'a dyn Fn(i32) -> Result<()>,
-    /// Sends the seccomp listener on.
-    pub listener: &'a dyn Fn(&Child, OwnedFd) -> Result<()>,
+    /// Sends the seccomp listener on, a descriptor of this number in the process.
+    pub listener: &'a dyn Fn(&Child, i32) -> Result<()>,
 }
 
 /// Follows init until its program runs (or, with a plan that waits for start, until it is ready).
@@ -97,7 +97,7 @@ fn follow_to_end(
             SYNC => {
                 announced |= message[1] == Point::Limited as u8;
                 let detail = i32::from_ne_bytes([message[4], message[5], message[6], message[7]]);
-                answer(message[1], detail, child, answers)?;
+                answer(message[1], detail, progress.moved.as_ref().unwrap_or(child), answers)?;
                 socket::send(socket, b"1").call(|| "send(<init>)")?;
             }
             _ => return Err(Fault::new(Kind::Internal, "init sent a strange message")),
@@ -116,11 +116,7 @@ fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Resul
         // They are written before init is followed.
         p if p == Point::Limited as u8 => Ok(()),
         p if p == Point::Limits as u8 => set_limits(child.pid, answers.limits),
-        p if p == Point::Listener as u8 => {
-            let fd =
-                rustix::process::pidfd_getfd(&child.pidfd, detail, rustix::process::PidfdGetfdFlags::empty());
-            (answers.listener)(child, fd.call(|| format!("pidfd_getfd(<init>, {detail})"))?)
-        }
+        p if p == Point::Listener as u8 => (answers.listener)(child, detail),
         other => Err(Fault::new(Kind::Internal, format!("init waits at an unknown point {other}"))),
     }
 }

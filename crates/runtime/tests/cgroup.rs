@@ -148,7 +148,7 @@ fn limits_are_in_the_kernel_and_processes_join_both_ways() {
     assert_eq!(scratch.handle.pids().unwrap(), [pid(&child)]);
     let reopened = cgroup::open(&scratch.handle.record()).unwrap();
     assert_eq!(reopened.record(), scratch.handle.record());
-    assert_eq!(cgroup::open_to_join(&scratch.handle.record(), None).unwrap().tasks_fds().len(), fds.len());
+    assert_eq!(cgroup::open_to_join(&scratch.handle.record(), &[]).unwrap().tasks_fds().len(), fds.len());
     let stats = scratch.handle.stats().unwrap();
     assert!(stats.pids.current >= 1 && stats.memory.usage.limit > 0, "{stats:?}");
     assert_eq!(scratch.handle.oom_kills().unwrap(), 0);

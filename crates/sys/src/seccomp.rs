@@ -45,6 +45,12 @@ impl Flags {
         self.0
     }
 
+    /// Reads the bits; `None` when one of them is no flag.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        if bits < 1 << 6 { Some(Self(bits)) } else { None }
+    }
+
     /// Returns the flags of both.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 use bale_runtime::{ExecOptions, Stdio};
-use bale_spec::runtime::{Capabilities, Process, RuntimeConfig, User};
+use bale_spec::runtime::{Capabilities, Process, User};
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::create::{connect, preserve_fds, read_bounded};
@@ -45,14 +45,13 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let console = parsed.last("console-socket").filter(|s| !s.is_empty());
     check_terminal(process.terminal, detach, console.is_some())?;
     let pid_file = parsed.last("pid-file").filter(|p| !p.is_empty()).map(|p| absolute(&p)).transpose()?;
-    let cgroup = cgroup(&parsed)?;
     let options = ExecOptions {
         process,
         stdio: match &console {
             Some(path) => Stdio::ConsoleSocket(connect(path)?),
             None => Stdio::Inherit,
         },
-        cgroup: cgroup.as_deref(),
+        cgroups: cgroups(&parsed.all("cgroup"))?,
         pid_file: pid_file.as_deref(),
         pidfd_socket: parsed
             .last("pidfd-socket")
@@ -84,19 +83,36 @@ fn check_terminal(terminal: bool, detach: bool, socket: bool) -> Result<()> {
     Err(Fault::new(Kind::InvalidInput, words))
 }
 
-/// The cgroup below the container's own: a path, or `controller[,…]:path` as v1 has it, the same for all.
-fn cgroup(parsed: &Parsed) -> Result<Option<String>> {
-    let paths: Vec<String> = parsed
-        .all("cgroup")
-        .iter()
-        .map(|c| c.rsplit_once(':').map_or(c.clone(), |(_, path)| path.to_owned()))
-        .collect();
-    let Some(first) = paths.first() else { return Ok(None) };
-    if paths.iter().any(|path| path != first) {
-        let words = "--cgroup with another path for each controller is not supported";
-        return Err(Fault::new(Kind::Unsupported, words));
+/// Cgroups below the container's own: one path for all controllers, or `controller[,…]:path` any number of times.
+fn cgroups(arguments: &[String]) -> Result<Vec<(String, String)>> {
+    let bad = |argument: &str, why: &str| {
+        Err(Fault::new(Kind::InvalidInput, format!("invalid --cgroup argument: {argument} ({why})")))
+    };
+    let mut found: Vec<(String, String)> = Vec::new();
+    for argument in arguments {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if arguments.len() > 1 {
+                return bad(argument, "missing <controller>: prefix");
+            }
+            return Ok(Some((String::new(), argument.clone())).into_iter().filter(has_path).collect());
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return bad(argument, "empty <controller> prefix");
+            }
+            if found.iter().any(|(known, _)| known == controller) {
+                return bad(argument, &format!("controller {controller} specified multiple times"));
+            }
+            found.push((controller.to_owned(), path.to_owned()));
+        }
     }
-    Ok(Some(first.clone()))
+    found.retain(has_path);
+    Ok(found)
+}
+
+/// `/` is the container's own.
+fn has_path((_, path): &(String, String)) -> bool {
+    !path.trim_matches('/').is_empty()
 }
 
 fn process(parsed: &Parsed, dir: &Dir) -> Result<Process> {
@@ -138,12 +154,7 @@ fn process(parsed: &Parsed, dir: &Dir) -> Result<Process> {
 
 /// The container's own process is what a process without a file is like.
 fn template(dir: &Dir) -> Result<Process> {
-    let record = dir.load()?;
-    let path = Path::new(&record.bundle).join("config.json");
-    let text = read_bounded(&path, bale_spec::json::CONFIG_LIMIT_BYTES)?;
-    let config = RuntimeConfig::parse(&text)
-        .map_err(|error| Fault::new(Kind::InvalidInput, format!("parse {path:?}")).caused_by(error))?;
-    let mut process = config.process.unwrap_or_default();
+    let mut process = bale_runtime::process_of(dir)?;
     process.console_size = None;
     Ok(process)
 }
@@ -191,6 +202,20 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroups_are_named_by_controller_or_not_at_all() {
+        let read = |list: &[&str]| cgroups(&list.iter().map(|&s| s.to_owned()).collect::<Vec<_>>());
+        let pair = |c: &str, p: &str| (c.to_owned(), p.to_owned());
+        assert_eq!(read(&[]).unwrap(), []);
+        assert_eq!(read(&["/a/b"]).unwrap(), [pair("", "/a/b")]);
+        assert_eq!(read(&["/"]).unwrap(), []);
+        let two = [pair("cpu", "a"), pair("cpuacct", "a"), pair("memory", "b")];
+        assert_eq!(read(&["cpu,cpuacct:a", "memory:b", "pids:/"]).unwrap(), two);
+        for bad in [&["a", "b"][..], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"]] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn users_are_numbers_and_nothing_else() {

@@ -2,6 +2,7 @@
 //! prove the cases; what only bale promises is left out then. (crun passes what does not look at runc's words.)
 
 mod config;
+mod exec;
 mod life;
 mod mounts;
 mod namespaces;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{Stage, add_mount, add_namespace};
 
-fn with_users(c: &mut Value) {
+pub fn with_users(c: &mut Value) {
     add_namespace(c, "user");
     c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 65_536}]);
@@ -65,7 +65,7 @@ fn a_mount_can_map_ids() {
 }
 
 /// Ids of a user namespace must reach the root file system.
-fn open_up(stage: &Stage) {
+pub fn open_up(stage: &Stage) {
     use std::os::unix::fs::PermissionsExt;
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(stage.scratch.path(), open.clone()).expect("open up");

@@ -10,6 +10,7 @@
 mod devices;
 mod group;
 mod host;
+mod join;
 mod life;
 mod setting;
 mod stats;
@@ -32,6 +33,7 @@ use rustix::io::Errno;
 use group::Group;
 use host::Hierarchy;
 pub use host::{Host, Layout};
+pub use join::{of_process, open_to_join};
 use setting::Setting;
 pub use stats::Stats;
 pub use v2::weight_of_shares;
@@ -335,28 +337,6 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
     if let Some(path) = &record.unified {
         handle.unified = Group::open(path)?;
     }
-    Ok(handle)
-}
-
-/// Opens the cgroups of a record for a process that is to join them, or with `below` one of the cgroups in them.
-///
-/// # Errors
-/// The failed call; `NotFound` when the cgroups are gone.
-pub fn open_to_join(record: &bale_record::Cgroup, below: Option<&str>) -> Result<Handle> {
-    let mut handle = open(record)?;
-    if handle.v1.is_empty() && handle.unified.is_none() && *record != bale_record::Cgroup::default() {
-        return Err(Fault::new(Kind::NotFound, "the container's cgroup does not exist"));
-    }
-    if let Some(below) = below {
-        let bad = |e| Fault::new(Kind::InvalidInput, format!("bad sub cgroup path: {below:?}")).caused_by(e);
-        let below = RelPath::new(below).map_err(bad)?;
-        for group in handle.v1.iter_mut().map(|v1| &mut v1.group).chain(&mut handle.unified) {
-            let path = directory(group.path(), &below, below.components().len());
-            let gone = || Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist"));
-            *group = Group::open(&path)?.ok_or_else(gone)?;
-        }
-    }
-    handle.open_tasks()?;
     Ok(handle)
 }
 

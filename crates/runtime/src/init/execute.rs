@@ -179,6 +179,11 @@ impl<'a> Init<'a> {
                 identity::set_memory_policy(*mode, nodes).map_err(at(Call::None))
             }
             Op::Affinity(mask) => identity::set_affinity(mask).map_err(at(Call::None)),
+            Op::AllProcessors => {
+                // An outer filter may forbid it.
+                let _ = identity::set_affinity(&[u64::MAX; 128]);
+                Ok(())
+            }
             Op::OwnStdio { uid } => {
                 self.own_stdio(*uid)?;
                 self.close_rest()

@@ -4,6 +4,7 @@
 //! operations are what init does after it, in order.
 
 pub mod devices;
+mod exec;
 mod mounts;
 pub mod op;
 pub mod options;
@@ -21,6 +22,7 @@ use bale_sys::mount::{Attributes, attr, propagation};
 use bale_sys::namespace;
 use bale_sys::process::Argv;
 
+pub use self::exec::{ExecChoices, ExecPlan, exec};
 use self::mounts::destination;
 use self::op::{InnerHook, Op, Point, Src};
 use crate::cgroup::Layout;
@@ -158,6 +160,8 @@ pub struct Plan {
     pub program: Program,
     /// The filter; where its listener goes.
     pub filter: Filter,
+    /// Execution domain.
+    pub personality: Option<u64>,
     /// Absolute path of the root file system; empty for an overlay.
     pub rootfs: String,
 }
@@ -225,6 +229,7 @@ impl Plan {
 impl Builder<'_> {
     fn build(mut self) -> Result<Plan> {
         let filter = compile(self.linux.seccomp.as_ref())?;
+        let personality = self.personality()?;
         let join_pid = self.namespaces()?;
         self.before_mounts()?;
         let rootfs = self.root()?;
@@ -250,6 +255,7 @@ impl Builder<'_> {
             ops: self.ops,
             program,
             filter: filter.unwrap_or_default(),
+            personality,
             rootfs,
         })
     }
@@ -369,6 +375,7 @@ impl Builder<'_> {
         } else if self.choices.cgroup && self.facts.layout != Layout::Unified {
             self.ops.push(Op::JoinCgroups);
         }
+        self.ops.push(Op::AllProcessors);
         let mut join_pid = None;
         let mut joined: Vec<_> =
             self.linux.namespaces.iter().filter(|n| self.joins(n.kind)).cloned().collect();
@@ -617,11 +624,9 @@ impl Builder<'_> {
         if !self.process.terminal {
             self.ops.push(Op::NewSession);
         }
-        if let Some(personality) = &self.linux.personality {
-            self.ops.push(Op::Personality(personality_value(personality)?));
-        }
+        self.ops.extend(self.personality()?.map(Op::Personality));
         if let Some(policy) = &self.linux.memory_policy {
-            self.ops.push(memory_policy(policy)?);
+            self.ops.push(process::memory_policy(policy)?);
         }
         self.ops.append(&mut process::scheduling(self.process)?);
         let mut limits = process::limits(self.process)?;
@@ -632,6 +637,10 @@ impl Builder<'_> {
         }
         self.ops.push(if self.choices.cgroup { Op::Sync(Point::Limited) } else { Op::Announce });
         Ok(())
+    }
+
+    fn personality(&self) -> Result<Option<u64>> {
+        self.linux.personality.as_ref().map(process::personality).transpose()
     }
 
     fn become_process(&mut self, listener: Option<bool>) -> Result<()> {
@@ -660,110 +669,6 @@ impl Builder<'_> {
         self.ops.push(Op::Exec);
         Ok(())
     }
-}
-
-/// What [`exec`] needs to know.
-#[derive(Debug)]
-pub struct ExecChoices<'a> {
-    /// Container id.
-    pub id: &'a str,
-    /// The cgroup namespace to join once in the cgroups.
-    pub cgroup_namespace: bool,
-    /// The container has a pid namespace.
-    pub pid_namespace: bool,
-    /// There are v1 cgroups to join.
-    pub join_cgroups: bool,
-    /// The container has a user namespace.
-    pub user_namespace: bool,
-    /// Given descriptors become the standard streams.
-    pub place_stdio: bool,
-    /// The container's filter.
-    pub seccomp: Option<&'a bale_spec::runtime::Seccomp>,
-}
-
-/// What a process in a running container is made by.
-#[derive(Debug)]
-pub struct ExecPlan {
-    /// Done by the child, in order. Source 0 is a pidfd of init.
-    pub ops: Vec<Op>,
-    /// The program.
-    pub program: Program,
-    /// The filter.
-    pub filter: Filter,
-}
-
-/// Decides about a process in a running container.
-///
-/// # Errors
-/// As [`Plan::new`].
-pub fn exec(process: &Process, choices: &ExecChoices<'_>, facts: &Facts) -> Result<ExecPlan> {
-    if !process.cwd.starts_with('/') {
-        return Err(invalid("process.cwd", &format!("{:?} is not an absolute path", process.cwd)));
-    }
-    let mut ops = Vec::new();
-    let affinity = process.exec_cpu_affinity.as_ref();
-    if let Some(list) = affinity.and_then(|a| a.initial.as_deref()).filter(|l| !l.is_empty()) {
-        ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.initial", list)?));
-    }
-    if choices.join_cgroups {
-        ops.push(Op::JoinCgroups);
-    }
-    if let Some(list) = affinity.and_then(|a| a.last.as_deref()).filter(|l| !l.is_empty()) {
-        ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.final", list)?));
-    }
-    if choices.cgroup_namespace {
-        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Cgroup });
-    }
-    if choices.pid_namespace {
-        // For the process that this one goes on as.
-        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Pid });
-    }
-    let label = label(process)?;
-    if label.is_some() {
-        ops.push(open_label(process)?);
-    }
-    if let Some(score) = process.oom_score_adj {
-        let path = c"self/oom_score_adj".to_owned();
-        ops.push(Op::WriteSelf { path, value: score.to_string().into_bytes(), lenient: true });
-    }
-    if choices.user_namespace {
-        ops.push(Op::BecomeRoot);
-    }
-    if process.terminal {
-        let size = process.console_size.map(|size| (size.height, size.width));
-        ops.push(Op::Terminal { size, console: false, control: false });
-    } else if choices.place_stdio {
-        ops.push(Op::PlaceStdio);
-    }
-    ops.push(Op::Keyring(c_string("id", format!("_ses.{}", choices.id))?));
-    ops.append(&mut process::scheduling(process)?);
-    ops.append(&mut process::limits(process)?);
-    ops.push(Op::Announce);
-    ops.push(Op::OwnStdio { uid: process.user.uid });
-    if let Some(value) = label {
-        ops.push(Op::WriteLabel { value });
-    }
-    let filter = compile(choices.seccomp)?;
-    let listener = filter.as_ref().map(|f| f.flags.contains(bale_sys::seccomp::Flags::NEW_LISTENER));
-    ops.append(&mut process::identity_ops(process, facts.capabilities, listener, true));
-    let cwd = c_string("process.cwd", process.cwd.as_str())?;
-    for op in &mut ops {
-        if matches!(op, Op::EnterCwd) {
-            *op = Op::Chdir(cwd.clone());
-        }
-    }
-    // What the container sees of this process from here on is what its own processes are.
-    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
-    ops.insert(find, Op::Session { terminal: process.terminal });
-    if choices.pid_namespace {
-        ops.insert(find, Op::EnterPids);
-    }
-    if let Some(listener) = listener.filter(|_| process.no_new_privileges) {
-        ops.push(Op::Seccomp { listener });
-    }
-    ops.push(Op::Exec);
-    let program = process::program(process, &facts.home, facts.listen_fds)?;
-    Ok(ExecPlan { ops, program, filter: filter.unwrap_or_default() })
 }
 
 fn compile(profile: Option<&bale_spec::runtime::Seccomp>) -> Result<Option<Filter>> {
@@ -805,44 +710,6 @@ fn root_propagation(name: &str) -> Result<(u64, bool)> {
         _ => return Err(invalid("linux.rootfsPropagation", &format!("{name:?} is no propagation"))),
     };
     Ok((bits, recursive))
-}
-
-fn personality_value(personality: &bale_spec::runtime::Personality) -> Result<u64> {
-    if let Some(flag) = personality.flags.first() {
-        return Err(invalid("linux.personality.flags", &format!("{flag:?}: flags are not supported")));
-    }
-    match personality.domain.as_str() {
-        "LINUX" => Ok(0),
-        "LINUX32" => Ok(8),
-        other => Err(invalid("linux.personality.domain", &format!("{other:?} is neither LINUX nor LINUX32"))),
-    }
-}
-
-fn memory_policy(policy: &bale_spec::runtime::MemoryPolicy) -> Result<Op> {
-    let mut mode = match policy.mode.as_str() {
-        "MPOL_DEFAULT" => 0,
-        "MPOL_PREFERRED" => 1,
-        "MPOL_BIND" => 2,
-        "MPOL_INTERLEAVE" => 3,
-        "MPOL_LOCAL" => 4,
-        "MPOL_PREFERRED_MANY" => 5,
-        "MPOL_WEIGHTED_INTERLEAVE" => 6,
-        other => return Err(invalid("linux.memoryPolicy.mode", &format!("{other:?} is no mode"))),
-    };
-    for flag in &policy.flags {
-        mode |= match flag.as_str() {
-            "MPOL_F_STATIC_NODES" => 1 << 15,
-            "MPOL_F_RELATIVE_NODES" => 1 << 14,
-            "MPOL_F_NUMA_BALANCING" => 1 << 13,
-            other => return Err(invalid("linux.memoryPolicy.flags", &format!("{other:?} is no flag"))),
-        };
-    }
-    let nodes = if policy.nodes.is_empty() {
-        Vec::new()
-    } else {
-        process::bit_list("linux.memoryPolicy.nodes", &policy.nodes)?
-    };
-    Ok(Op::MemoryPolicy { mode, nodes })
 }
 
 /// Checks what every hook needs.

@@ -287,6 +287,8 @@ pub enum Op {
     },
     /// Sets the processors.
     Affinity(Vec<u64>),
+    /// Takes all processors, whatever those of the caller are: those of the cgroup remain. No failure.
+    AllProcessors,
     /// Gives the standard streams to the user, and takes `/dev/null` from the container.
     OwnStdio {
         /// Whose.
@@ -419,6 +421,7 @@ impl fmt::Display for Op {
             Self::Scheduler(attr) => write!(f, "set scheduler {attr:?}"),
             Self::IoPriority { class, level } => write!(f, "set I/O priority {class}:{level}"),
             Self::MemoryPolicy { mode, nodes } => write!(f, "set memory policy {mode:#x} {nodes:x?}"),
+            Self::AllProcessors => write!(f, "use all CPUs"),
             Self::Affinity(mask) => write!(f, "set CPU affinity {mask:x?}"),
             Self::OwnStdio { uid } => write!(f, "give the standard streams to user {uid}"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use bale_fault::{Fault, Kind, Result};
-use bale_spec::runtime::{Capabilities, Process, Scheduler};
+use bale_spec::runtime::{Capabilities, MemoryPolicy, Personality, Process, Scheduler};
 use bale_sys::identity::{SchedAttr, capability};
 use bale_sys::process::Argv;
 use rustix::process::Gid;
@@ -231,6 +231,68 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
         deadline: scheduler.deadline.unwrap_or(0),
         period: scheduler.period.unwrap_or(0),
     })
+}
+
+/// Flags of personality(2) by the kernel's names; the specification names none.
+const PERSONALITY_FLAGS: [(&str, u64); 11] = [
+    ("UNAME26", 0x002_0000),
+    ("ADDR_NO_RANDOMIZE", 0x004_0000),
+    ("FDPIC_FUNCPTRS", 0x008_0000),
+    ("MMAP_PAGE_ZERO", 0x010_0000),
+    ("ADDR_COMPAT_LAYOUT", 0x020_0000),
+    ("READ_IMPLIES_EXEC", 0x040_0000),
+    ("ADDR_LIMIT_32BIT", 0x080_0000),
+    ("SHORT_INODE", 0x100_0000),
+    ("WHOLE_SECONDS", 0x200_0000),
+    ("STICKY_TIMEOUTS", 0x400_0000),
+    ("ADDR_LIMIT_3GB", 0x800_0000),
+];
+
+/// Reads an execution domain.
+pub fn personality(personality: &Personality) -> Result<u64> {
+    let mut value = match personality.domain.as_str() {
+        "LINUX" => 0,
+        "LINUX32" => 8,
+        other => {
+            let words = format!("{other:?} is neither LINUX nor LINUX32");
+            return Err(invalid("linux.personality.domain", &words));
+        }
+    };
+    for (index, flag) in personality.flags.iter().enumerate() {
+        let known = PERSONALITY_FLAGS.iter().find(|(name, _)| name == flag);
+        let unknown =
+            || invalid(&format!("linux.personality.flags[{index}]"), &format!("{flag:?} is no flag"));
+        value |= known.ok_or_else(unknown)?.1;
+    }
+    Ok(value)
+}
+
+/// The NUMA policy.
+pub fn memory_policy(policy: &MemoryPolicy) -> Result<Op> {
+    let mut mode = match policy.mode.as_str() {
+        "MPOL_DEFAULT" => 0,
+        "MPOL_PREFERRED" => 1,
+        "MPOL_BIND" => 2,
+        "MPOL_INTERLEAVE" => 3,
+        "MPOL_LOCAL" => 4,
+        "MPOL_PREFERRED_MANY" => 5,
+        "MPOL_WEIGHTED_INTERLEAVE" => 6,
+        other => return Err(invalid("linux.memoryPolicy.mode", &format!("{other:?} is no mode"))),
+    };
+    for flag in &policy.flags {
+        mode |= match flag.as_str() {
+            "MPOL_F_STATIC_NODES" => 1 << 15,
+            "MPOL_F_RELATIVE_NODES" => 1 << 14,
+            "MPOL_F_NUMA_BALANCING" => 1 << 13,
+            other => return Err(invalid("linux.memoryPolicy.flags", &format!("{other:?} is no flag"))),
+        };
+    }
+    let nodes = if policy.nodes.is_empty() {
+        Vec::new()
+    } else {
+        bit_list("linux.memoryPolicy.nodes", &policy.nodes)?
+    };
+    Ok(Op::MemoryPolicy { mode, nodes })
 }
 
 /// Reads a list such as `0-3,7` into bits.
