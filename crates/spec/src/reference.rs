@@ -80,13 +80,20 @@ impl Reference {
     pub fn familiar(&self) -> String {
         let whole = self.to_string();
         let Some(rest) = whole.strip_prefix("docker.io/") else { return whole };
-        rest.strip_prefix("library/").unwrap_or(rest).to_owned()
+        let short = rest.strip_prefix("library/").unwrap_or(rest);
+        // `docker.io/library/a/b` and `docker.io/a.b/c` without their beginnings are the names of other images.
+        let is_same = |text: &str| text.parse().as_ref() == Ok(self);
+        let found = [short, rest].into_iter().find(|text| is_same(text));
+        found.map(str::to_owned).unwrap_or(whole)
     }
 
     /// Returns registry and repository without tag and digest, as `docker images` shows them.
     #[must_use]
     pub fn familiar_repository(&self) -> String {
-        Self { tag: None, digest: None, ..self.clone() }.familiar()
+        let familiar = self.familiar();
+        let name = familiar.split('@').next().unwrap_or_default();
+        let tag = self.tag.as_ref().map_or(0, |tag| tag.len() + 1);
+        name[..name.len() - tag].to_owned()
     }
 }
 
@@ -220,6 +227,8 @@ mod tests {
             ("index.docker.io/redis", "docker.io/library/redis:latest", "redis:latest"),
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
+            ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c:1", "docker.io/a.b/c:1", "docker.io/a.b/c:1"),
             ("127.0.0.1:5000/a/b_c--d:V1.0", "127.0.0.1:5000/a/b_c--d:V1.0", "127.0.0.1:5000/a/b_c--d:V1.0"),
             ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
         ] {
