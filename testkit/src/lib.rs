@@ -15,6 +15,7 @@
 
 pub mod command;
 pub mod debian;
+pub mod fuzz;
 pub mod image;
 pub mod machine;
 pub mod peers;

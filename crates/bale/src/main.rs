@@ -10,6 +10,8 @@
 mod cli;
 mod exec;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod init;
 mod inner;
 mod interrupt;

@@ -15,6 +15,8 @@
 
 pub mod check;
 pub mod create;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod open;
 mod remove;
 mod rootfs;

@@ -10,6 +10,8 @@ mod create;
 mod durable;
 mod exec;
 mod export;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod host;
 mod image;
 mod images;

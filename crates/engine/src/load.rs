@@ -115,7 +115,7 @@ fn candidates(spool: &Spool<'_>, platform: Option<&Platform>) -> Result<Vec<Cand
     Err(Fault::new(Kind::InvalidInput, words).hint("`bale import` makes an image of a root file system"))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
     let parsed = json::parse(bytes, bale_store::DOCUMENT_LIMIT_BYTES);
     parsed.map_err(|e| Fault::new(Kind::InvalidInput, format!("{name} in the archive")).caused_by(e))
 }

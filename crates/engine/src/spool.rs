@@ -183,7 +183,7 @@ impl LayerWriter for Spool<'_> {
 }
 
 /// Folds a name, seen from the folder `base` of the archive; `None` when it leads out or to nothing.
-fn normal(name: &[u8], base: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn normal(name: &[u8], base: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = if name.starts_with(b"/") { Vec::new() } else { split(base).collect() };
     for part in split(name) {
         if part == b".." {

@@ -10,6 +10,8 @@
 
 pub mod codec;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod limits;
 pub mod pack;
 mod table;

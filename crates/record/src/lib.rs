@@ -16,6 +16,8 @@
 //! 4. Lock order: a container's `lock` before the engine's `names` lock before the store's locks.
 
 pub mod control;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod process;
 pub mod settings;
 pub mod time;
@@ -138,6 +140,25 @@ pub struct Exit {
 }
 
 impl Record {
+    /// Reads the text of a record; `path` is for words.
+    fn parse(text: &[u8], path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |error: serde_json::Error| {
+            Fault::new(Kind::Corrupt, format!("{path:?} is damaged")).caused_by(error)
+        };
+        let found: Version = serde_json::from_slice(text).map_err(damaged)?;
+        if found.version > VERSION {
+            let words = format!("{path:?} has format {}, this bale knows {VERSION}", found.version);
+            return Err(
+                Fault::new(Kind::Unsupported, words).hint("use the bale that wrote it, or a newer one")
+            );
+        }
+        serde_json::from_slice(text).map_err(damaged)
+    }
+
     /// Makes the record of a container that is about to be made.
     #[must_use]
     pub fn new(id: &str, phase: Phase, bundle: &str, created: String) -> Self {
@@ -264,22 +285,7 @@ impl Dir {
     pub fn load(&self) -> Result<Record> {
         let text = file::read_bounded(&self.fd, FILE, LIMIT_BYTES).map_err(Fault::from);
         let text = text.within(|| format!("read the record of container {:?}", self.id()))?;
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let damaged = |error: serde_json::Error| {
-            Fault::new(Kind::Corrupt, format!("{:?} is damaged", self.path.join(FILE))).caused_by(error)
-        };
-        let found: Version = serde_json::from_slice(&text).map_err(damaged)?;
-        if found.version > VERSION {
-            let words =
-                format!("{:?} has format {}, this bale knows {VERSION}", self.path.join(FILE), found.version);
-            return Err(
-                Fault::new(Kind::Unsupported, words).hint("use the bale that wrote it, or a newer one")
-            );
-        }
-        serde_json::from_slice(&text).map_err(damaged)
+        Record::parse(&text, &self.path.join(FILE))
     }
 
     /// Takes the lock, waiting for whoever holds it.

@@ -329,14 +329,14 @@ async fn refused(session: &Session, request: &TokenRequest<'_>, answer: Answer) 
     trouble
 }
 
-struct Token {
-    text: String,
+pub(crate) struct Token {
+    pub(crate) text: String,
     expires_in: Option<u64>,
 }
 
 /// Reads the token under either name. Not into a shape: a lifetime of another type is no reason to refuse it, and an
 /// error about a field would show the token.
-fn parse_token(body: &[u8]) -> Option<Token> {
+pub(crate) fn parse_token(body: &[u8]) -> Option<Token> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let field = |name: &str| value.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let text = field("token").or_else(|| field("access_token"))?.to_owned();

@@ -250,7 +250,7 @@ enum Outcome {
 }
 
 /// Reads `bytes START-END/TOTAL`; the total may be `*`.
-fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(crate) fn parse_content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.parse().ok()?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };

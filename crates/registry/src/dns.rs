@@ -35,8 +35,8 @@ pub(crate) struct Resolver {
 
 /// What resolv.conf(5) says.
 #[derive(Debug, PartialEq, Eq)]
-struct Config {
-    servers: Vec<SocketAddr>,
+pub(crate) struct Config {
+    pub(crate) servers: Vec<SocketAddr>,
     search: Vec<String>,
     ndots: usize,
     timeout: Duration,
@@ -45,7 +45,7 @@ struct Config {
 
 /// What one name server said about one name and type.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
     NoSuchName,
     Truncated,
@@ -111,7 +111,7 @@ fn read(path: &PathBuf) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+pub(crate) fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or("").split_whitespace();
@@ -123,7 +123,7 @@ fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     found
 }
 
-fn parse_config(text: &str) -> Config {
+pub(crate) fn parse_config(text: &str) -> Config {
     let second = Duration::from_secs(1);
     let mut config =
         Config { servers: Vec::new(), search: Vec::new(), ndots: 1, timeout: 5 * second, attempts: 2 };
@@ -157,7 +157,7 @@ fn option(config: &mut Config, word: &str) {
 }
 
 /// Returns the names to try, in order: the search list comes first for names with few dots.
-fn candidates(host: &str, config: &Config) -> Vec<String> {
+pub(crate) fn candidates(host: &str, config: &Config) -> Vec<String> {
     if let Some(absolute) = host.strip_suffix('.') {
         return vec![absolute.to_owned()];
     }
@@ -271,7 +271,7 @@ async fn query_tcp(
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed answer"))
 }
 
-fn encode(id: u16, name: &str, kind: u16) -> io::Result<Vec<u8>> {
+pub(crate) fn encode(id: u16, name: &str, kind: u16) -> io::Result<Vec<u8>> {
     let mut message = id.to_be_bytes().to_vec();
     // Recursion desired; one question.
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -288,7 +288,7 @@ fn encode(id: u16, name: &str, kind: u16) -> io::Result<Vec<u8>> {
 }
 
 /// Reads the answer to our question; `None` for anything that is not that.
-fn decode(message: &[u8], id: u16, name: &str, kind: u16) -> Option<Answer> {
+pub(crate) fn decode(message: &[u8], id: u16, name: &str, kind: u16) -> Option<Answer> {
     let word = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
     let flags = word(2)?;
     let is_response = flags & 0x8000 != 0;
@@ -339,7 +339,7 @@ fn addresses(records: &[Record<'_>], name: &str, kind: u16) -> Vec<IpAddr> {
     for _ in 0..RECORD_LIMIT {
         let own = records.iter().filter(|r| r.owner == current);
         let found: Vec<IpAddr> =
-            own.clone().filter(|r| r.kind == kind).filter_map(|r| address(r.data)).collect();
+            own.clone().filter(|r| r.kind == kind).filter_map(|r| address(r.data, kind)).collect();
         if !found.is_empty() {
             return found;
         }
@@ -349,9 +349,12 @@ fn addresses(records: &[Record<'_>], name: &str, kind: u16) -> Vec<IpAddr> {
     Vec::new()
 }
 
-fn address(data: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(data).ok().map(IpAddr::from);
-    v4.or_else(|| <[u8; 16]>::try_from(data).ok().map(IpAddr::from))
+fn address(data: &[u8], kind: u16) -> Option<IpAddr> {
+    match kind {
+        A => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+        AAAA => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+        _ => None,
+    }
 }
 
 /// Reads a name, lower case, following compression pointers backwards only: that ends by itself.

@@ -14,6 +14,8 @@ mod client;
 mod credentials;
 mod dial;
 mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod manifest;
 mod patience;
 mod proxy;

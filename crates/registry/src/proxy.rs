@@ -65,7 +65,7 @@ impl Proxies {
     }
 }
 
-fn parse(text: &str) -> Result<Proxy, InvalidUrl> {
+pub(crate) fn parse(text: &str) -> Result<Proxy, InvalidUrl> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -99,7 +99,7 @@ fn decode(text: &str) -> Vec<u8> {
     out
 }
 
-fn excludes(entry: &str, target: &Origin) -> bool {
+pub(crate) fn excludes(entry: &str, target: &Origin) -> bool {
     if entry == "*" {
         return true;
     }

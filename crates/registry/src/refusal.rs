@@ -85,7 +85,7 @@ fn hint(status: StatusCode, registry: &str) -> Option<String> {
 }
 
 /// Reads `Retry-After` in both forms (RFC 9110, 10.2.3).
-fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
     }

@@ -6,6 +6,8 @@
 mod container;
 mod exec;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hooks;
 pub mod init;
 mod kept;

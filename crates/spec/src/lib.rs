@@ -4,6 +4,8 @@
 
 pub mod capability;
 pub mod digest;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod generate;
 pub mod image;
 pub mod json;

@@ -3,7 +3,7 @@
 //! Its callers are programs: flags may be repeated, have one dash or two, and stand before or after the container's
 //! id. What they read of the output, the exit status and the words of errors is written down in `docs/runc.md`.
 
-mod args;
+pub(crate) mod args;
 mod control;
 mod create;
 mod events;

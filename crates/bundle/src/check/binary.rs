@@ -11,7 +11,7 @@ const DYNAMIC_LIMIT: usize = 64 << 10;
 
 /// A file that the kernel is to execute.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Binary {
+pub(crate) enum Binary {
     /// An ELF program.
     Elf(Elf),
     /// A script with its first line after `#!`.
@@ -23,21 +23,21 @@ pub(super) enum Binary {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Elf {
+pub(crate) struct Elf {
     /// `e_machine`.
-    pub(super) machine: u16,
+    pub(crate) machine: u16,
     /// It is a program or a shared object that can be one.
     pub(super) executable: bool,
     /// The dynamic loader.
-    pub(super) interpreter: Option<String>,
+    pub(crate) interpreter: Option<String>,
     /// Libraries by name.
-    pub(super) needed: Vec<String>,
+    pub(crate) needed: Vec<String>,
     /// DT_RUNPATH or DT_RPATH.
-    pub(super) run_path: Option<String>,
+    pub(crate) run_path: Option<String>,
 }
 
 /// The name of a machine and whether this one executes it.
-pub(super) fn machine(number: u16) -> (String, bool) {
+pub(crate) fn machine(number: u16) -> (String, bool) {
     let (name, arches): (&str, &[&str]) = match number {
         3 => ("x86 (32 bit)", &["x86", "x86_64"]),
         8 => ("mips", &["mips", "mips64"]),
@@ -54,7 +54,7 @@ pub(super) fn machine(number: u16) -> (String, bool) {
 }
 
 /// Looks into an open file.
-pub(super) fn inspect(fd: OwnedFd) -> std::io::Result<Binary> {
+pub(crate) fn inspect(fd: OwnedFd) -> std::io::Result<Binary> {
     let file = File::from(fd);
     let mut head = [0_u8; 256];
     let length = read_at(&file, &mut head, 0)?;

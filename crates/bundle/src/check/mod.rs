@@ -1,7 +1,7 @@
 //! What is wrong with a bundle, before the kernel says it in a word: the config against the specification, lints, and
 //! the root file system against what the config wants of it.
 
-mod binary;
+pub(crate) mod binary;
 mod program;
 mod rights;
 mod view;

@@ -34,7 +34,7 @@ impl fmt::Display for Change {
 }
 
 /// Applies one edit.
-pub(super) fn apply(document: &mut Value, text: &str, force: bool) -> Result<()> {
+pub(crate) fn apply(document: &mut Value, text: &str, force: bool) -> Result<()> {
     let cut = cut(text)?;
     let target = resolve(document, &cut.steps, force)?;
     let place = shown(&target.steps);

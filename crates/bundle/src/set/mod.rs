@@ -7,7 +7,7 @@
 //! A change writes the old text into the history, then replaces `config.json`. A history entry that equals
 //! `config.json` is the sign of a change that was interrupted between the two, and is dropped.
 
-mod edit;
+pub(crate) mod edit;
 mod target;
 mod value;
 
@@ -147,7 +147,7 @@ fn write_like(value: &Value, old: &[u8]) -> Vec<u8> {
 }
 
 /// Refuses a change that brings an error which was not there before.
-fn refuse_worse(before: &[u8], after: &[u8]) -> Result<()> {
+pub(crate) fn refuse_worse(before: &[u8], after: &[u8]) -> Result<()> {
     let errors = |text: &[u8]| -> Vec<Finding> {
         let found = validate::validate(text).findings.without_places();
         found.into_iter().filter(|f| f.severity == Severity::Error).collect()

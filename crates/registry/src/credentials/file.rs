@@ -16,9 +16,9 @@ const LIMIT_BYTES: u64 = 4 << 20;
 
 /// The document, kept as it is: other programs have their own fields in it.
 #[derive(Default)]
-pub(super) struct AuthFile(Map<String, Value>);
+pub(crate) struct AuthFile(Map<String, Value>);
 
-pub(super) enum Found {
+pub(crate) enum Found {
     Credential(Credential),
     Helper(String),
 }
@@ -34,12 +34,17 @@ impl AuthFile {
             }
             Err(error) => return Err(error).within(|| format!("read credentials from {}", path.display())),
         }
+        Self::parse(&text, path).map(Some)
+    }
+
+    /// Reads the text of the file; `path` is for words.
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self> {
         if text.trim_ascii().is_empty() {
-            return Ok(Some(Self::default()));
+            return Ok(Self::default());
         }
         // Parsed without a shape: an error about a field would show what stands in it.
-        match serde_json::from_slice(&text) {
-            Ok(Value::Object(map)) => Ok(Some(Self(map))),
+        match serde_json::from_slice(text) {
+            Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(Fault::new(Kind::InvalidInput, format!("{}: not a JSON object", path.display()))),
             Err(e) => {
                 let words =
@@ -50,7 +55,7 @@ impl AuthFile {
     }
 
     /// Finds what the file has for the first of `keys` that it knows.
-    pub(super) fn find(&self, keys: &[String]) -> Result<Option<Found>> {
+    pub(crate) fn find(&self, keys: &[String]) -> Result<Option<Found>> {
         for key in keys {
             if let Some(name) =
                 self.entries("credHelpers").find(|(k, _)| k == key).and_then(|(_, v)| v.as_str())
@@ -67,12 +72,12 @@ impl AuthFile {
     }
 
     /// Returns the helper for registries that have none of their own (`credsStore`).
-    pub(super) fn general_helper(&self) -> Option<String> {
+    pub(crate) fn general_helper(&self) -> Option<String> {
         self.0.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned)
     }
 
     /// Returns the helper that keeps the credential of `registry`.
-    pub(super) fn helper_for(&self, registry: &str) -> Option<String> {
+    pub(crate) fn helper_for(&self, registry: &str) -> Option<String> {
         let own = self.entries("credHelpers").find(|(key, _)| *key == registry).and_then(|(_, v)| v.as_str());
         own.map(str::to_owned).or_else(|| self.general_helper())
     }

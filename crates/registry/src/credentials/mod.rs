@@ -3,7 +3,7 @@
 //! Order: `$BALE_AUTH_FILE` or `$REGISTRY_AUTH_FILE` alone when set; else containers' `auth.json` of the session, that
 //! of the user, then docker's `config.json`. Within a file the longest key wins (`host/group/image` before `host`).
 
-mod file;
+pub(crate) mod file;
 mod helper;
 
 use std::env;

@@ -274,8 +274,58 @@ fn replace(group: &Group, program: &[Instruction]) -> bale_sys::Result<()> {
     old.iter().try_for_each(|program| bpf::detach_device_program(group, program))
 }
 
+/// What the rules should say and what the program says, for tests and fuzzing.
+#[cfg(any(test, fuzzing))]
+pub mod simulate {
+    use super::*;
+
+    /// Runs a device program.
+    pub fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> u32 {
+        let context = [access << 16 | kind, major, minor];
+        let (mut registers, mut at) = ([0_u32; 11], 0_usize);
+        loop {
+            let Instruction { code, registers: r, offset, immediate } = program[at];
+            let (to, from) = (usize::from(r & 15), usize::from(r >> 4));
+            let k = immediate.cast_unsigned();
+            at += 1;
+            match code {
+                LOAD_WORD => registers[to] = context[usize::try_from(offset).expect("forwards") / 4],
+                MOVE => registers[to] = k,
+                MOVE_REGISTER => registers[to] = registers[from],
+                AND => registers[to] &= k,
+                SHIFT_RIGHT => registers[to] >>= k,
+                JUMP_UNEQUAL if registers[to] != k => at += usize::try_from(offset).expect("forwards"),
+                JUMP_EQUAL if registers[to] == k => at += usize::try_from(offset).expect("forwards"),
+                JUMP_UNEQUAL | JUMP_EQUAL => {}
+                EXIT => return registers[0],
+                _ => panic!("unknown instruction {code:#x}"),
+            }
+        }
+    }
+
+    /// Decides without a program: each asked bit by the last rule that is about it.
+    pub fn by_the_words(rules: &[Rule], kind: u32, access: u32, major: u32, minor: u32) -> bool {
+        let is_about = |rule: &Rule, bit: u32| {
+            let of_kind = match rule.kind {
+                DeviceKind::All => return true,
+                DeviceKind::Char => kind == KIND_CHAR.cast_unsigned(),
+                DeviceKind::Block => kind == KIND_BLOCK.cast_unsigned(),
+            };
+            let number = |wanted: Option<u32>, asked| wanted.is_none_or(|n| n == asked);
+            of_kind
+                && number(rule.major, major)
+                && number(rule.minor, minor)
+                && u32::from(rule.access) & bit != 0
+        };
+        let allowed =
+            |bit: u32| rules.iter().rev().find(|rule| is_about(rule, bit)).is_some_and(|rule| rule.allow);
+        [1, 2, 4].into_iter().filter(|bit| access & bit != 0).all(allowed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::simulate::run;
     use super::*;
 
     fn from(text: &str) -> DeviceRule {
@@ -287,30 +337,6 @@ mod tests {
             major: number(0),
             minor: number(1),
             access: Some(words[3].to_owned()),
-        }
-    }
-
-    /// Runs a device program.
-    fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> u32 {
-        let context = [access << 16 | kind, major, minor];
-        let (mut registers, mut at) = ([0_u32; 11], 0_usize);
-        loop {
-            let Instruction { code, registers: r, offset, immediate } = program[at];
-            let (to, from) = (usize::from(r & 15), usize::from(r >> 4));
-            let k = immediate.cast_unsigned();
-            at += 1;
-            match code {
-                LOAD_WORD => registers[to] = context[usize::try_from(offset).unwrap() / 4],
-                MOVE => registers[to] = k,
-                MOVE_REGISTER => registers[to] = registers[from],
-                AND => registers[to] &= k,
-                SHIFT_RIGHT => registers[to] >>= k,
-                JUMP_UNEQUAL if registers[to] != k => at += usize::try_from(offset).unwrap(),
-                JUMP_EQUAL if registers[to] == k => at += usize::try_from(offset).unwrap(),
-                JUMP_UNEQUAL | JUMP_EQUAL => {}
-                EXIT => return registers[0],
-                _ => panic!("unknown instruction {code:#x}"),
-            }
         }
     }
 

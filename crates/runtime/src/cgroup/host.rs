@@ -35,8 +35,8 @@ pub struct Hierarchy {
 /// The hierarchies of the host.
 #[derive(Debug)]
 pub struct Host {
-    pub(super) v1: Vec<Hierarchy>,
-    pub(super) unified: Option<Hierarchy>,
+    pub(crate) v1: Vec<Hierarchy>,
+    pub(crate) unified: Option<Hierarchy>,
 }
 
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    pub(super) fn parse(mountinfo: &str, own: &str) -> Result<Self> {
+    pub(crate) fn parse(mountinfo: &str, own: &str) -> Result<Self> {
         let mut host = Self { v1: Vec::new(), unified: None };
         // Later mounts first: what is mounted over an older mount is what a path reaches.
         for line in mountinfo.lines().rev() {
@@ -126,7 +126,7 @@ impl Host {
 impl Hierarchy {
     /// Returns the cgroup that `path` names, below the mount: absolute from there; relative from the caller's own
     /// cgroup, on v2 from the one above (a cgroup with processes cannot give its controllers to children).
-    pub(super) fn below(&self, path: &str) -> Result<RelPath> {
+    pub(crate) fn below(&self, path: &str) -> Result<RelPath> {
         let Some(own) = &self.own else {
             if path.starts_with('/') {
                 return clean(path, path.to_owned());

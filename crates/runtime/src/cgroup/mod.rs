@@ -7,16 +7,16 @@
 //! 16 ms. Neither way here does: on v2 the process is born in its cgroup, on v1 it writes `0` to the `tasks` files
 //! itself, which moves the one thread that writes.
 
-mod devices;
+pub(crate) mod devices;
 mod group;
-mod host;
+pub(crate) mod host;
 mod join;
 mod life;
 mod setting;
-mod stats;
+pub(crate) mod stats;
 pub mod systemd;
-mod v1;
-mod v2;
+pub(crate) mod v1;
+pub(crate) mod v2;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +40,7 @@ pub use v2::weight_of_shares;
 
 /// The controllers that limits are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Controller {
+pub(crate) enum Controller {
     Cpuset,
     Memory,
     Cpu,
@@ -54,7 +54,7 @@ enum Controller {
 
 impl Controller {
     /// In the order of writing.
-    const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Cpuset,
         Self::Memory,
         Self::Cpu,

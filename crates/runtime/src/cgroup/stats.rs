@@ -281,7 +281,7 @@ fn cpuset(group: &Group, cpus: &str, mems: &str) -> CpusetStats {
 }
 
 /// Spells out a list such as `0-2,5`.
-fn numbers(list: &str) -> Vec<u16> {
+pub(crate) fn numbers(list: &str) -> Vec<u16> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)
@@ -361,7 +361,7 @@ fn v1_blkio(group: &Group) -> BlkioStats {
 }
 
 /// Reads lines such as `8:0 Read 1282048`; the line `Total 5` is passed over.
-fn v1_blkio_entries(text: &str) -> Vec<BlkioEntry> {
+pub(crate) fn v1_blkio_entries(text: &str) -> Vec<BlkioEntry> {
     let entry = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (device, op, value) = match words.as_slice() {

@@ -19,7 +19,9 @@
 mod arguments;
 mod docker;
 mod graph;
-mod rules;
+pub(crate) mod rules;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod simulate;
 mod syscalls;
 #[cfg(test)]
 mod tests;

@@ -2,47 +2,9 @@
 
 mod oracle;
 
+use super::simulate::{Data, run};
 use super::*;
 use bale_spec::runtime::{SeccompArg, SyscallRule};
-
-/// What a program is asked about.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Data {
-    pub number: u32,
-    pub architecture: u32,
-    pub args: [u64; 6],
-}
-
-/// Runs a program as the kernel would; also counts the steps.
-pub(crate) fn run(program: &[Instruction], data: &Data) -> (u32, usize) {
-    let word = |offset: u32| match offset {
-        0 => data.number,
-        4 => data.architecture,
-        8 | 12 => 0,
-        _ => {
-            let arg = data.args[(offset as usize - 16) / 8];
-            if offset.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
-        }
-    };
-    let (mut accumulator, mut at, mut steps) = (0_u32, 0_usize, 0);
-    loop {
-        steps += 1;
-        let Instruction { code, jt, jf, k } = program[at];
-        at += 1;
-        let jump = |condition: bool| usize::from(if condition { jt } else { jf });
-        match code {
-            0x20 => accumulator = word(k),
-            0x54 => accumulator &= k,
-            0x05 => at += k as usize,
-            0x15 => at += jump(accumulator == k),
-            0x25 => at += jump(accumulator > k),
-            0x35 => at += jump(accumulator >= k),
-            0x45 => at += jump(accumulator & k != 0),
-            0x06 => return (k, steps),
-            _ => panic!("unknown instruction {code:#x}"),
-        }
-    }
-}
 
 fn rule(names: &[&str], action: &str, args: &[(u32, &str, u64, u64)]) -> SyscallRule {
     let arg = |&(index, op, value, two): &(u32, &str, u64, u64)| SeccompArg {

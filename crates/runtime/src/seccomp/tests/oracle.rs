@@ -7,15 +7,13 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::seccomp::rules::{Compare, is_permissive, resolve};
+use crate::seccomp::simulate::{ARCHITECTURES, by_the_words, is_early, number, numbers};
 
 /// Runs of call numbers with their answers, all arguments zero, and some calls with arguments: made by libseccomp 2.6.1
 /// from `docker_default`, written by
 /// `BALE_SECCOMP_ORACLE=<tests/seccomp-oracle> BALE_SECCOMP_ACCEPT=1 cargo test -p bale-runtime libseccomp`.
 const DOCKER: &str = include_str!("../testdata/docker-default.txt");
 const DOCKER_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/seccomp/testdata/docker-default.txt");
-
-const ARCHITECTURES: [(&str, u32, u32); 3] =
-    [("x86_64", AUDIT_X86_64, 0), ("x32", AUDIT_X86_64, X32_BIT), ("x86", AUDIT_I386, 0)];
 
 /// libseccomp's numbers of the operators (`enum scmp_compare`).
 fn operator(compare: Compare) -> u32 {
@@ -77,39 +75,12 @@ fn instruction(bytes: &[u8]) -> Instruction {
     Instruction { code: half(0), jt: bytes[2], jf: bytes[3], k }
 }
 
-fn number(name: &str, architecture: &str) -> Option<u32> {
-    let numbers = syscalls::find(name)?;
-    match architecture {
-        "x86_64" => numbers.x86_64,
-        "x32" => numbers.x32,
-        _ => numbers.x86,
-    }
-}
-
 /// libseccomp's answer, with runc's stub before it: ENOSYS beyond the newest call that the profile names.
 fn expected(program: &[Instruction], profile: &Seccomp, architecture: &str, data: &Data) -> u32 {
     let named = profile.syscalls.iter().flat_map(|rule| &rule.names);
     let newest = named.filter_map(|name| number(name, architecture)).max().unwrap_or(u32::MAX);
     let default = rules::default_answer(profile).unwrap();
     if !is_permissive(default) && data.number & !X32_BIT > newest { RET_ENOSYS } else { run(program, data).0 }
-}
-
-/// The numbers at which both must agree: all of an own table, only the known ones of x32.
-fn numbers(architecture: &str) -> BTreeSet<u32> {
-    let all = 0..700;
-    if architecture != "x32" {
-        return all.collect();
-    }
-    let known: BTreeSet<u32> = syscalls::names().filter_map(|name| number(name, "x32")).collect();
-    all.filter(|n| known.contains(n) || *n > 547).collect()
-}
-
-/// Whether x32 shares x86_64's ENOSYS here, which stands before x32's own newest call: the module says why.
-fn is_early(profile: &Seccomp, architecture: &str, plain: u32) -> bool {
-    let named = profile.syscalls.iter().flat_map(|rule| &rule.names);
-    architecture == "x32"
-        && plain < FIRST_X32
-        && named.filter_map(|n| number(n, "x86_64")).max().is_some_and(|n| plain > n)
 }
 
 /// Interesting values of arguments.
@@ -238,41 +209,6 @@ fn compare(profile: &Seccomp, theirs: &[Instruction], random: &mut Random) -> us
         }
     }
     asked
-}
-
-/// Decides as the words of the module say, without any program.
-fn by_the_words(rules: &[Rule<'_>], default: u32, architecture: &str, data: &Data) -> u32 {
-    let bits = if architecture == "x86" { u64::from(u32::MAX) } else { u64::MAX };
-    let holds = |c: &rules::Condition, without_first: bool| {
-        let (arg, value) = (data.args[c.index as usize], c.value & bits);
-        without_first && c.index == 0
-            || match c.compare {
-                Compare::NotEqual => arg != value,
-                Compare::Less => arg < value,
-                Compare::AtMost => arg <= value,
-                Compare::Equal => arg == value,
-                Compare::AtLeast => arg >= value,
-                Compare::Greater => arg > value,
-                Compare::Masked(mask) => arg & mask & bits == value,
-            }
-    };
-    // Whether a name of the rule is this call: no, directly, or through a multiplexer of i386.
-    let plain = data.number & !X32_BIT;
-    let names = |rule: &Rule<'_>| {
-        let direct = rule.names.iter().any(|name| number(name, architecture) == Some(plain));
-        let call = (plain, u32::try_from(data.args[0]).unwrap_or(u32::MAX));
-        let through =
-            architecture == "x86" && rule.names.iter().any(|name| syscalls::multiplexed(name) == Some(call));
-        (direct, through)
-    };
-    let speaking: Vec<_> = rules.iter().filter(|rule| rule.answer != default).collect();
-    let always = speaking.iter().find(|rule| names(rule).0 && rule.any_of == [vec![]]);
-    let direct = speaking
-        .iter()
-        .find(|r| names(r).0 && r.any_of.iter().any(|set| set.iter().all(|c| holds(c, false))));
-    let through =
-        speaking.iter().find(|r| names(r).1 && r.any_of.iter().any(|set| set.iter().all(|c| holds(c, true))));
-    always.or(direct).or(through).map_or(default, |rule| rule.answer)
 }
 
 #[test]
