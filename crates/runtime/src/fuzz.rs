@@ -60,9 +60,12 @@ pub fn config_plan(data: &[u8]) {
             join_cgroups: true,
             user_namespace: true,
             place_stdio: true,
-            seccomp: None,
+            no_new_keyring: false,
+            personality: None,
+            memory_policy: config.linux.as_ref().and_then(|l| l.memory_policy.as_ref()),
+            filter: None,
         };
-        let _ = plan::exec(process, &choices, &facts(Layout::Unified));
+        let _ = plan::exec(process, choices, &facts(Layout::Unified));
     }
     if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
         limits(resources);
