@@ -6,9 +6,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
-use bale_engine::{DetachKeys, ExecPlan, Outlet, Raw, block_signals, terminal_size};
-use bale_fault::{Fault, Result};
-use bale_runtime::{ExecOptions, Stdio};
+use bale_engine::{DetachKeys, ExecPlan, Execution, Outlet, Raw, block_signals, terminal_size};
+use bale_fault::Result;
+use bale_runtime::{ExecOptions, InitParent, Stdio};
 use bale_sys::error::{Call, Error};
 use bale_sys::process;
 use bale_sys::signal::SignalFd;
@@ -40,23 +40,66 @@ pub struct Streams {
 pub fn start(plan: ExecPlan, streams: Streams) -> Result<ExitCode> {
     let signals = if streams.detach { None } else { Some(block_signals()?) };
     let (mut ends, stdio) = connect(streams)?;
-    let options = ExecOptions {
-        process: plan.process,
-        stdio,
-        cgroups: Vec::new(),
-        pid_file: None,
-        pidfd_socket: None,
-        preserve_fds: 0,
-        ignore_paused: false,
-        timings: false,
-    };
-    let executed = bale_runtime::exec(&plan.dir, options)?;
+    let program = Program::start(plan, stdio)?;
     let Some(signals) = signals else { return Ok(ExitCode::SUCCESS) };
     ends.receive_terminal()?;
     let raw = (streams.tty && streams.interactive).then(|| Raw::enter(rustix::stdio::stdin())).transpose()?;
-    let code = Relay::new(ends, executed.pidfd, streams).run(&signals);
+    let code = Relay::new(ends, program, streams).run(&signals);
     drop(raw);
     code.map(ExitCode::from)
+}
+
+/// The program that was started.
+enum Program {
+    /// The supervisor's child.
+    Supervised(Execution),
+    /// This process's child, by its pidfd.
+    Own(OwnedFd),
+}
+
+impl Program {
+    fn start(plan: ExecPlan, stdio: Stdio) -> Result<Self> {
+        let supervised = match &stdio {
+            Stdio::Fds { stdin, stdout, stderr } => {
+                plan.supervised(&[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?
+            }
+            Stdio::ConsoleSocket(socket) => plan.supervised(&[socket.as_fd()])?,
+            Stdio::Inherit => None,
+        };
+        if let Some(execution) = supervised {
+            return Ok(Self::Supervised(execution));
+        }
+        // The supervisor was killed. This process enters the container itself then, so it must not be what the host's
+        // file is; begun anew, it comes here again.
+        bale_sys::seal::exec_sealed(std::env::args_os())?;
+        let options = ExecOptions {
+            process: plan.process,
+            stdio,
+            parent: InitParent::Own,
+            cgroups: Vec::new(),
+            pid_file: None,
+            pidfd_socket: None,
+            preserve_fds: 0,
+            ignore_paused: false,
+            timings: false,
+        };
+        Ok(Self::Own(bale_runtime::exec(&plan.dir, options)?.pidfd))
+    }
+
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Supervised(execution) => execution.pidfd(),
+            Self::Own(pidfd) => pidfd.as_fd(),
+        }
+    }
+
+    /// Waits for the end and returns the exit status.
+    fn end(&self) -> Result<u8> {
+        match self {
+            Self::Supervised(execution) => execution.end(),
+            Self::Own(pidfd) => Ok(process::wait(pidfd)?.status()),
+        }
+    }
 }
 
 /// This process's ends of what the program got.
@@ -139,7 +182,7 @@ fn null() -> Result<OwnedFd> {
 }
 
 struct Relay {
-    pidfd: OwnedFd,
+    program: Program,
     sources: [Option<OwnedFd>; 2],
     sinks: [Outlet<BorrowedFd<'static>>; 2],
     stdin: Option<BorrowedFd<'static>>,
@@ -149,10 +192,10 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(ends: Ends, pidfd: OwnedFd, streams: Streams) -> Self {
+    fn new(ends: Ends, program: Program, streams: Streams) -> Self {
         let relayed = ends.input.is_some() && streams.interactive;
         Self {
-            pidfd,
+            program,
             sources: ends.outputs,
             sinks: [Outlet::new(Some(rustix::stdio::stdout())), Outlet::new(Some(rustix::stdio::stderr()))],
             stdin: relayed.then(rustix::stdio::stdin),
@@ -193,8 +236,9 @@ impl Relay {
     fn wait(&self, signals: &SignalFd) -> Result<[bool; 8]> {
         let source = |at: usize| self.sources[at].as_ref().filter(|_| self.sinks[at].is_idle());
         let input = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let pidfd = self.program.pidfd();
         let watched = [
-            Some(PollFd::new(&self.pidfd, PollFlags::IN)),
+            Some(PollFd::new(&pidfd, PollFlags::IN)),
             Some(PollFd::new(signals, PollFlags::IN)),
             source(0).map(|fd| input(fd.as_fd())),
             source(1).map(|fd| input(fd.as_fd())),
@@ -268,7 +312,7 @@ impl Relay {
                 self.resize();
             } else {
                 // It may have ended meanwhile.
-                let _ = process::send_signal(&self.pidfd, signal);
+                let _ = process::send_signal(self.program.pidfd(), signal);
             }
         }
         Ok(())
@@ -284,7 +328,7 @@ impl Relay {
     }
 
     fn end(&mut self) -> Result<u8> {
-        let ended = process::wait(&self.pidfd).map_err(Fault::from)?;
+        let code = self.program.end()?;
         for at in 0..2 {
             for _ in 0..READS_AT_END {
                 if !self.read_output(at) {
@@ -295,6 +339,6 @@ impl Relay {
                 self.write_output(at);
             }
         }
-        Ok(ended.status())
+        Ok(code)
     }
 }

@@ -61,6 +61,17 @@ impl Client {
         }
     }
 
+    /// Asks for something with descriptors, as [`Client::ask`].
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn ask_with(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match bale_sys::socket::send_fds(&self.0, &request.encode(), fds) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(Error::new(format!("sendmsg(<control socket>, {request:?})"), errno).into()),
+        }
+    }
+
     /// Waits for the next event.
     ///
     /// # Errors

@@ -1,10 +1,17 @@
-//! `exec`: what a further process in a running container is to be. The runtime starts it.
+//! `exec`: what a further process in a running container is to be. The container's supervisor starts it, or the runtime
+//! where that was lost.
 
-use bale_fault::{Fault, Kind, Result};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Dir;
+use bale_record::control::{Event, Request};
 use bale_spec::runtime::{Capabilities, Process, User};
+use bale_sys::error::Call;
 use bale_sys::root::RootFd;
+use rustix::fs::MemfdFlags;
 
+use crate::client::{Client, Said};
 use crate::container::{Container, Status};
 use crate::{Engine, host, inspect, rootfs};
 
@@ -34,6 +41,78 @@ pub struct ExecPlan {
     pub dir: Dir,
     /// The process, complete.
     pub process: Process,
+}
+
+/// A process that the supervisor has started.
+#[derive(Debug)]
+pub struct Execution {
+    client: Client,
+    pidfd: OwnedFd,
+}
+
+impl ExecPlan {
+    /// Has the container's supervisor start the process with standard input, output and error, or with the one socket
+    /// to which its terminal's master is sent. `None` when there is no supervisor.
+    ///
+    /// # Errors
+    /// `ProgramNotFound`, `ProgramNotExecutable`, or the failed step.
+    pub fn supervised(&self, stdio: &[BorrowedFd<'_>]) -> Result<Option<Execution>> {
+        let Some(client) = Client::connect(&self.dir)? else { return Ok(None) };
+        let text = serde_json::to_vec(&self.process);
+        let text = text.map_err(|error| Fault::new(Kind::Internal, "write the process").caused_by(error))?;
+        let process = rustix::fs::memfd_create(c"process", MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
+        // The offset is the reader's too, and stays at the beginning.
+        std::os::unix::fs::FileExt::write_all_at(
+            &std::fs::File::from(process.try_clone().within(|| "dup")?),
+            &text,
+            0,
+        )
+        .within(|| "write the process")?;
+        let descriptors: Vec<_> = std::iter::once(process.as_fd()).chain(stdio.iter().copied()).collect();
+        client.ask_with(&Request::Exec, &descriptors)?;
+        loop {
+            match client.listen()? {
+                Said::Event(Event::Executed { .. }, Some(pidfd)) => {
+                    return Ok(Some(Execution { client, pidfd }));
+                }
+                Said::Event(Event::Failed(failure), _) => return Err(failure.into()),
+                Said::Event(..) => {}
+                Said::End => {
+                    let words = "the container ended, or has too many clients, while the program was started";
+                    return Err(Fault::new(Kind::Conflict, words));
+                }
+            }
+        }
+    }
+}
+
+impl Execution {
+    /// Returns the process's pidfd.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits until the process has ended and returns its exit status as a shell shows it.
+    ///
+    /// # Errors
+    /// The failed call; `Interrupted` when the supervisor was lost, and with it the exit status.
+    pub fn end(&self) -> Result<u8> {
+        let mut container_ended = false;
+        loop {
+            match self.client.listen()? {
+                Said::Event(Event::Ended { code }, _) => return Ok(code),
+                Said::Event(Event::Exited { .. }, _) => container_ended = true,
+                Said::Event(..) => {}
+                // Its processes were killed with it.
+                Said::End if container_ended => return Ok(128 + 9),
+                Said::End => {
+                    let words = "the supervisor died, so nobody saw how the program ended";
+                    return Err(Fault::new(Kind::Interrupted, words));
+                }
+            }
+        }
+    }
 }
 
 impl Engine {

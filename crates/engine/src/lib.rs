@@ -51,7 +51,7 @@ pub use attach::{Left, block_signals, check_terminal};
 pub use bale_registry::{Place, Settings as RegistrySettings};
 pub use container::{Container, Details, Status};
 pub use create::{CreateOptions, Created, Source};
-pub use exec::{ExecOptions, ExecPlan};
+pub use exec::{ExecOptions, ExecPlan, Execution};
 pub use image::Image;
 pub use images::Summary;
 pub use import::ImportOptions;

@@ -10,7 +10,7 @@ use rustix::fs::AtFlags;
 
 use crate::Engine;
 use crate::container::{Container, Status, details, status};
-use crate::stop::init_of;
+use crate::stop::{init_of, wait_end};
 
 const SIGKILL: i32 = 9;
 
@@ -80,7 +80,7 @@ impl Engine {
         if let Some(init) = init_of(&container)? {
             // ESRCH: it has just ended by itself.
             let _ = process::send_signal(&init, SIGKILL);
-            process::wait_end(&init, None)?;
+            wait_end(&container, &init, None)?;
         }
         self.settle(container).map(|container| container.dir)
     }

@@ -34,9 +34,9 @@ impl Engine {
         send(&init, signal.unwrap_or(own))?;
         let seconds = timeout_seconds.unwrap_or(container.details.stop_timeout_seconds);
         let timeout = u32::try_from(seconds).ok().map(|s| s.saturating_mul(1000));
-        if !process::wait_end(&init, timeout)? {
+        if !wait_end(&container, &init, timeout)? {
             send(&init, SIGKILL)?;
-            process::wait_end(&init, None)?;
+            wait_end(&container, &init, None)?;
         }
         self.settle(container).map(|_| ())
     }
@@ -52,7 +52,7 @@ impl Engine {
         };
         send(&init, signal)?;
         if signal == SIGKILL {
-            process::wait_end(&init, None)?;
+            wait_end(&container, &init, None)?;
             self.settle(container)?;
         }
         Ok(())
@@ -104,6 +104,11 @@ fn wait_for_end(client: &Client, container: &Container) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Waits until a container's first process, which `init` is, has ended.
+pub(crate) fn wait_end(container: &Container, init: &OwnedFd, timeout_ms: Option<u32>) -> Result<bool> {
+    container.record.init.as_ref().map_or(Ok(true), |known| known.wait_end(init, timeout_ms))
 }
 
 /// Opens a container's first process, if it runs.

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::Engine;
 use crate::client::{Client, Said};
 use crate::container::{Container, Status};
-use crate::stop::init_of;
+use crate::stop::{init_of, wait_end};
 
 /// How long the host's init may take to reap an orphan, in seconds.
 const REAP_SECONDS: i64 = 5;
@@ -30,7 +30,7 @@ impl Engine {
             return Ok(code);
         }
         if let Some(init) = init {
-            process::wait_end(&init, None)?;
+            wait_end(&container, &init, None)?;
             if let Some(ended) = exit_of(&init)? {
                 return write_down(container, ended).map(|()| ended.status());
             }

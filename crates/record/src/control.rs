@@ -53,6 +53,16 @@ pub enum Event {
     },
     /// Answers [`Request::Input`]; the descriptor travels beside it, or none when the container has no input.
     Input,
+    /// Answers [`Request::Exec`]: the program runs. Its pidfd travels beside it. [`Event::Failed`] when it does not.
+    Executed {
+        /// Its pid.
+        pid: i32,
+    },
+    /// The program of [`Request::Exec`] has ended.
+    Ended {
+        /// Exit status as a shell shows it.
+        code: u8,
+    },
 }
 
 /// Why a container could not be made.
@@ -88,6 +98,10 @@ pub enum Request {
     },
     /// Asks for the writing end of standard input.
     Input,
+    /// Starts a process in the container, at most one over a connection. Beside it travels a file with the process
+    /// (`bale_spec::runtime::Process` as JSON, from its beginning), and then its standard input, output and error, or,
+    /// for one with a terminal, the socket to which the terminal's master is sent.
+    Exec,
 }
 
 impl From<&Fault> for Failure {
@@ -168,6 +182,8 @@ impl Event {
             Self::Exited { code, oom } => message(4, 0, &[*code, u8::from(*oom)]),
             Self::Output { stderr, bytes } => message(5, u8::from(*stderr), bytes),
             Self::Input => message(6, 0, &[]),
+            Self::Executed { pid } => message(7, 0, &pid.to_le_bytes()),
+            Self::Ended { code } => message(8, 0, &[*code]),
         }
     }
 
@@ -187,6 +203,11 @@ impl Event {
             }
             5 => Self::Output { stderr: flags != 0, bytes: payload.to_vec() },
             6 => Self::Input,
+            7 => Self::Executed { pid: i32::from_le_bytes(exact(payload)?) },
+            8 => {
+                let [code] = exact(payload)?;
+                Self::Ended { code }
+            }
             _ => return Err(Errno::OPNOTSUPP),
         })
     }
@@ -204,6 +225,7 @@ impl Request {
             }
             Self::Signal { number } => message(18, 0, &number.to_le_bytes()),
             Self::Input => message(19, 0, &[]),
+            Self::Exec => message(20, 0, &[]),
         }
     }
 
@@ -221,6 +243,7 @@ impl Request {
             }
             18 => Self::Signal { number: i32::from_le_bytes(exact(payload)?) },
             19 => Self::Input,
+            20 => Self::Exec,
             _ => return Err(Errno::OPNOTSUPP),
         })
     }
@@ -266,6 +289,8 @@ mod tests {
             Event::Exited { code: 137, oom: true },
             Event::Output { stderr: true, bytes: b"x".to_vec() },
             Event::Input,
+            Event::Executed { pid: 8 },
+            Event::Ended { code: 143 },
         ] {
             assert_eq!(Event::decode(&event.encode()), Ok(event));
         }
@@ -274,6 +299,7 @@ mod tests {
             Request::Resize { rows: 24, columns: 80 },
             Request::Signal { number: 15 },
             Request::Input,
+            Request::Exec,
         ] {
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }

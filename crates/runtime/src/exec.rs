@@ -18,7 +18,7 @@ use crate::container::{open_proc, replace_pid_file, split_pid_file};
 use crate::init::{self, Filter, Inherited};
 use crate::kept::Kept;
 use crate::listener::Keeper;
-use crate::options::{ExecOptions, Executed, Stdio};
+use crate::options::{ExecOptions, Executed, InitParent, Stdio};
 use crate::parent::{self, Answers, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
@@ -192,7 +192,8 @@ fn start(
         },
         preserve_fds: options.preserve_fds,
     };
-    let child = clone(plan, &given, host, options.cgroups.is_empty())?;
+    let sibling = options.parent == InitParent::Sibling;
+    let child = clone(plan, &given, host, options)?;
     drop(theirs);
     let answers = Answers {
         id_maps: None,
@@ -208,9 +209,11 @@ fn start(
     match parent::follow(&ours, &child, &plan.ops, program, &answers) {
         Ok(progress) => {
             let program = match progress.moved {
-                // The first process ends once it has told of the second.
+                // The first process ends once it has told of the second. A sibling is its parent's to reap.
                 Some(moved) => {
-                    process::wait(&child.pidfd)?;
+                    if !sibling {
+                        process::wait(&child.pidfd)?;
+                    }
                     moved
                 }
                 None => child,
@@ -225,10 +228,17 @@ fn start(
 }
 
 /// Clones the child into the container's cgroup. When that takes none any more and no other was asked for, it is init's.
-fn clone(plan: &ExecPlan, given: &Inherited<'_>, host: &Host<'_>, may_follow_init: bool) -> Result<Child> {
+fn clone(
+    plan: &ExecPlan,
+    given: &Inherited<'_>,
+    host: &Host<'_>,
+    options: &ExecOptions<'_>,
+) -> Result<Child> {
+    let flags = if options.parent == InitParent::Sibling { namespace::PARENT } else { 0 };
+    let may_follow_init = options.cgroups.is_empty();
     let keep = kept_descriptors(given, &plan.ops);
     let into = |cgroup| {
-        let how = process::Clone { flags: 0, cgroup };
+        let how = process::Clone { flags, cgroup };
         process::clone(how, || match process::close_all_but(3 + given.preserve_fds, &keep) {
             Ok(()) => init::run(&plan.ops, given, &plan.program, &plan.filter),
             Err(_) => 1,

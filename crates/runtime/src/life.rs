@@ -188,7 +188,7 @@ fn end_processes(record: &Record) -> Result<()> {
                 group.freeze(false)?;
             }
         }
-        if !process::wait_end(&pidfd, Some(END_TIMEOUT_MS))? {
+        if !init.wait_end(&pidfd, Some(END_TIMEOUT_MS))? {
             let words = format!("init ({}) does not end", init.pid);
             return Err(Fault::new(Kind::Conflict, words)
                 .hint("it waits in the kernel, for a device or a file server"));

@@ -40,7 +40,7 @@ pub enum Stdio {
     ConsoleSocket(OwnedFd),
 }
 
-/// Whose child the container's first process is.
+/// Whose child the container's first process, or one of exec, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitParent {
     /// The calling process's.
@@ -114,6 +114,8 @@ pub struct ExecOptions<'a> {
     pub process: Process,
     /// Standard streams.
     pub stdio: Stdio,
+    /// Whose child it is.
+    pub parent: InitParent,
     /// Cgroups below the container's own: a controller (empty for all) and the path.
     pub cgroups: Vec<(String, String)>,
     /// Gets the pid, as [`CreateOptions::pid_file`].
@@ -133,7 +135,7 @@ pub struct ExecOptions<'a> {
 pub struct Executed {
     /// Its pid, as the caller sees it.
     pub pid: i32,
-    /// Its pidfd; the caller is its parent.
+    /// Its pidfd.
     pub pidfd: OwnedFd,
     /// The terminal's master, with [`Stdio::Inherit`] and `process.terminal`.
     pub terminal: Option<OwnedFd>,

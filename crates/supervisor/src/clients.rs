@@ -11,12 +11,12 @@ use bale_sys::error::{Call, Error};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
 };
 
 /// The most clients at a time; further ones are turned away.
-pub const LIMIT: usize = 64;
+pub const LIMIT: usize = 512;
 
 /// The listening socket in the container's directory.
 #[derive(Debug)]
@@ -76,13 +76,15 @@ pub struct Client {
     pub watching: Option<u64>,
     /// It started the container.
     pub starter: bool,
+    /// The process of [`Request::Exec`] whose end it waits for.
+    pub executed: Option<i32>,
 }
 
 /// What a client's socket yields.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Heard {
-    /// A request.
-    Request(Request),
+    /// A request, and the descriptors that came beside it.
+    Request(Request, Vec<OwnedFd>),
     /// Nothing now.
     Nothing,
     /// The client has left.
@@ -93,13 +95,23 @@ impl Client {
     /// Takes a connected socket.
     #[must_use]
     pub const fn new(socket: OwnedFd, starter: bool) -> Self {
-        Self { socket, watching: None, starter }
+        Self { socket, watching: None, starter, executed: None }
     }
 
     /// Sends an event if the client's socket has room; a client that never reads is served no further.
     pub fn send(&self, event: &Event) {
         // EAGAIN cannot happen to a client that keeps to the protocol, and one that is gone is noticed by its hang-up.
         let _ = rustix::net::send(&self.socket, &event.encode(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Tells the client when the process whose end it waits for has ended; reaps that.
+    pub fn tell_ended(&mut self) {
+        let Some(pid) = self.executed else { return };
+        // No child of this process can be gone without having been reaped here.
+        if let Ok(Some(ended)) = bale_sys::process::reap(pid) {
+            self.executed = None;
+            self.send(&Event::Ended { code: ended.status() });
+        }
     }
 
     /// Answers a request for standard input, with or without one.
@@ -119,11 +131,10 @@ impl Client {
     #[must_use]
     pub fn hear(&self) -> Heard {
         let mut bytes = [0u8; HEADER_BYTES + 64];
-        match rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+        match bale_sys::socket::receive_fds(&self.socket, &mut bytes) {
             Ok((0, _)) => Heard::Gone,
-            Ok((length, _)) => {
-                Request::decode(&bytes[..length.min(72)]).map_or(Heard::Nothing, Heard::Request)
-            }
+            Ok((length, fds)) => Request::decode(&bytes[..length])
+                .map_or(Heard::Nothing, |request| Heard::Request(request, fds)),
             Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
             Err(_) => Heard::Gone,
         }

@@ -51,8 +51,11 @@ pub fn report(socket: &OwnedFd) -> Option<Event> {
     Event::decode(bytes.get(..length)?).ok()
 }
 
-/// A container without its supervisor would be nobody's child, so it is not made.
-fn die_with(supervisor: rustix::process::Pid) -> Result<()> {
+/// Ends this process with the supervisor: what it makes without one would be nobody's child.
+///
+/// # Errors
+/// The failed call; `Interrupted` when the supervisor has ended.
+pub fn die_with(supervisor: rustix::process::Pid) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .call(|| "prctl(PR_SET_PDEATHSIG)")?;
     if rustix::process::getppid() != Some(supervisor) {

@@ -9,6 +9,7 @@ use bale_fault::{Context, Fault, Kind, Result, kind_of_io};
 use bale_record::control::{Event, Failure};
 use bale_record::{Dir, Exit, Phase, time};
 use bale_sys::error::Call;
+use bale_sys::process::Ended;
 use rustix::io::FdFlags;
 
 use crate::clients::{self, Client};
@@ -22,20 +23,27 @@ pub fn tell(dir: &Dir, end: End) -> Result<Vec<OwnedFd>> {
     let event = match end.outcome {
         Outcome::Failed(failure) => Event::Failed(failure),
         Outcome::CreatorDied => creator_died(dir)?,
-        Outcome::Exited { code, signal } => exited(dir, code, signal)?,
+        Outcome::Exited(ended) => exited(dir, ended)?,
     };
     // Whoever connects from now on finds nobody and reads the record; whoever has connected is told.
     clients::unlink(dir)?;
     let mut clients = end.clients;
     clients.extend(std::iter::from_fn(|| end.listener.accept()).map(|socket| Client::new(socket, false)));
-    for client in &clients {
+    for client in &mut clients {
+        // Without a pid namespace of the container's own, processes of exec ended only with its cgroup.
+        client.tell_ended();
         client.send(&event);
     }
     Ok(clients.into_iter().map(Client::into_socket).collect())
 }
 
 /// Init has ended.
-fn exited(dir: &Dir, code: u8, signal: Option<i32>) -> Result<Event> {
+fn exited(dir: &Dir, ended: Ended) -> Result<Event> {
+    let code = ended.status();
+    let signal = match ended {
+        Ended::Signal(signal) => Some(signal),
+        Ended::Code(_) => None,
+    };
     // Read before the cgroup goes.
     let oom = bale_runtime::oom_killed(dir);
     let error = bale_runtime::teardown(dir).err().map(|fault| fault.chain());

@@ -5,13 +5,14 @@
 //!                          │  opens log, pipes, control.sock
 //!                          ├─ fork ──► creator: parses, plans, clones init with CLONE_PARENT, reports, exits
 //!                          │             └─ init is the supervisor's child from its first instruction
-//!                          └─ epoll: stdout, stderr or terminal ─► log; control.sock ◄─► clients; init's pidfd
+//!                          ├─ fork ──► executor, for each `bale exec`: the same for one further process
+//!                          └─ epoll: stdout, stderr or terminal ─► log; control.sock ◄─► clients; SIGCHLD
 //!                               └─ init ended: drain, waitid, OOM?, teardown, record Stopped, tell clients,
 //!                                  with --rm become `bale @remove`
 //! ```
 //!
 //! It stays small because nothing big ever happens in it before the container has ended: whatever parses or plans
-//! does so in the creator. It has one thread and ignores the signals that end terminals and sessions; to stop a
+//! does so in the creator or an executor. It has one thread and ignores the signals that end terminals and sessions; to stop a
 //! container, signal the container. What a client reads it reads from the log ([`bale_record::control`]), so a client
 //! that is slow, stopped or gone cannot hold the container back.
 //!
@@ -20,6 +21,7 @@
 
 mod clients;
 mod creator;
+mod executor;
 mod exit;
 mod log;
 mod main_loop;
@@ -50,7 +52,7 @@ pub fn main(settings: &Settings) -> Result<()> {
     // From here on this process ends with its container only. The creator was forked before, so that the container
     // does not inherit it.
     bale_sys::signal::ignore(&IGNORED);
-    let parts = main_loop::Parts { log, channels, listener, report };
+    let parts = main_loop::Parts { dir: &dir, log, channels, listener, report };
     // A terminal has no end of input that a client could give it by leaving.
     let once = settings.input == Input::Once && !settings.tty;
     let end = main_loop::MainLoop::new(parts, starter, once)?.run()?;

@@ -1,20 +1,23 @@
-//! The one loop: output to the log, requests of clients, the end of init.
+//! The one loop: output to the log, requests of clients, the ends of children.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use bale_fault::{Fault, Kind, Result};
+use bale_record::Dir;
 use bale_record::control::{Event, Failure, Request};
 use bale_record::time::Time;
 use bale_sys::error::Call;
+use bale_sys::process::{self, Ended};
+use bale_sys::signal::{SignalFd, unblock};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::termios::Winsize;
 
 use crate::clients::{Client, Heard, LIMIT, Listener};
-use crate::creator;
 use crate::log::{Appended, Log, Stream};
 use crate::stdio::Channels;
+use crate::{creator, executor};
 
 /// Bytes read from the container at once.
 const READ_BYTES: usize = 32 << 10;
@@ -26,12 +29,16 @@ const READS_AT_END: usize = (1 << 20) / READ_BYTES + 2;
 
 const LISTENER: u64 = 0;
 const REPORT: u64 = 1;
-const INIT: u64 = 2;
+const CHILDREN: u64 = 2;
 const OUTPUT: u64 = 3;
 const CLIENT: u64 = 16;
+const EXECUTOR: u64 = 1 << 32;
+const SIGCHLD: i32 = 17;
 
 /// What the loop is made of.
-pub struct Parts {
+pub struct Parts<'a> {
+    /// The container's directory.
+    pub dir: &'a Dir,
     /// Its log.
     pub log: Log,
     /// Its stdio.
@@ -49,13 +56,8 @@ pub enum Outcome {
     Failed(Failure),
     /// The creator died; nothing is written down.
     CreatorDied,
-    /// Init ended with this status.
-    Exited {
-        /// Exit status, 128 + signal when a signal ended it.
-        code: u8,
-        /// That signal.
-        signal: Option<i32>,
-    },
+    /// Init ended so.
+    Exited(Ended),
 }
 
 /// What is left when the loop ends.
@@ -68,38 +70,53 @@ pub struct End {
     pub listener: Listener,
 }
 
+/// An executor at work.
+struct Executor {
+    report: OwnedFd,
+    /// Index of the client that asked, while that is there.
+    client: Option<usize>,
+}
+
 /// The state of the loop.
-pub struct MainLoop {
-    parts: Parts,
+pub struct MainLoop<'a> {
+    parts: Parts<'a>,
     epoll: OwnedFd,
+    children: SignalFd,
     init: Option<OwnedFd>,
     init_pid: i32,
     clients: Vec<Option<Client>>,
+    executors: Vec<Option<Executor>>,
+    /// Children that ended before an executor could say that they are its program.
+    unclaimed: Vec<(i32, Ended)>,
     /// The input ends when the client that started the container leaves.
     input_once: bool,
     buffer: Vec<u8>,
     outcome: Option<Outcome>,
 }
 
-impl MainLoop {
+impl<'a> MainLoop<'a> {
     /// Prepares the loop; `starter` is the client that started the container.
     ///
     /// # Errors
     /// The failed call.
-    pub fn new(parts: Parts, starter: OwnedFd, input_once: bool) -> Result<Self> {
+    pub fn new(parts: Parts<'a>, starter: OwnedFd, input_once: bool) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).call(|| "epoll_create1()")?;
         let mut this = Self {
             parts,
             epoll,
+            children: SignalFd::block(&[SIGCHLD])?,
             init: None,
             init_pid: 0,
             clients: Vec::with_capacity(4),
+            executors: Vec::new(),
+            unclaimed: Vec::new(),
             input_once,
             buffer: Vec::with_capacity(READ_BYTES),
             outcome: None,
         };
         this.watch(&this.parts.listener, LISTENER)?;
         this.watch(&this.parts.report, REPORT)?;
+        this.watch(&this.children, CHILDREN)?;
         this.add_client(Client::new(starter, true));
         Ok(this)
     }
@@ -130,6 +147,8 @@ impl MainLoop {
         }
         let outcome = self.outcome.take().unwrap_or(Outcome::CreatorDied);
         let clients = self.clients.into_iter().flatten().collect();
+        // What this process becomes or starts from here on would inherit it.
+        unblock(&[SIGCHLD])?;
         Ok(End { outcome, clients, listener: self.parts.listener })
     }
 
@@ -137,9 +156,10 @@ impl MainLoop {
         match token {
             LISTENER => self.accept(),
             REPORT => self.hear_creator()?,
-            INIT => self.end()?,
+            CHILDREN => self.reap()?,
             OUTPUT => self.copy(Stream::Stdout, READS_PER_TURN),
             n if n == OUTPUT + 1 => self.copy(Stream::Stderr, READS_PER_TURN),
+            n if n >= EXECUTOR => self.hear_executor(usize::try_from(n - EXECUTOR).unwrap_or(usize::MAX)),
             n => self.serve(usize::try_from(n - CLIENT).unwrap_or(usize::MAX)),
         }
         Ok(())
@@ -170,7 +190,6 @@ impl MainLoop {
         let child = Pid::from_raw(pid).ok_or_else(missing)?;
         let pidfd =
             rustix::process::pidfd_open(child, PidfdFlags::empty()).call(|| format!("pidfd_open({pid})"))?;
-        self.watch(&pidfd, INIT)?;
         self.init = Some(pidfd);
         self.init_pid = pid;
         self.parts.channels.receive_console()?;
@@ -182,7 +201,8 @@ impl MainLoop {
         for client in self.clients.iter().flatten() {
             client.send(&Event::Started { pid });
         }
-        Ok(())
+        // It may have ended already, and the signal that told was for others too.
+        self.reap()
     }
 
     fn accept(&mut self) {
@@ -219,22 +239,75 @@ impl MainLoop {
                 // hang-up would be told without end. What cannot be taken out was not in.
                 let _ = epoll::delete(&self.epoll, &*client);
                 self.clients[index] = None;
+                self.executors
+                    .iter_mut()
+                    .flatten()
+                    .filter(|e| e.client == Some(index))
+                    .for_each(|e| e.client = None);
                 if starter && self.input_once {
                     self.parts.channels.close_input();
                 }
             }
-            Heard::Request(Request::Watch { offset_bytes }) => {
+            Heard::Request(Request::Watch { offset_bytes }, _) => {
                 client.watching = Some(offset_bytes);
                 self.tell_growth();
             }
-            Heard::Request(Request::Resize { rows, columns }) => self.resize(rows, columns),
-            Heard::Request(Request::Signal { number }) => self.signal(number),
-            Heard::Request(Request::Input) => {
+            Heard::Request(Request::Resize { rows, columns }, _) => self.resize(rows, columns),
+            Heard::Request(Request::Signal { number }, _) => self.signal(number),
+            Heard::Request(Request::Exec, descriptors) => self.execute(index, descriptors),
+            Heard::Request(Request::Input, _) => {
                 client.send_input(self.parts.channels.input());
                 if self.input_once && client.starter {
                     self.parts.channels.close_input();
                 }
             }
+        }
+    }
+
+    /// Has a further process started in the container.
+    fn execute(&mut self, index: usize, descriptors: Vec<OwnedFd>) {
+        let Some(client) = self.clients.get(index).and_then(Option::as_ref) else { return };
+        let begun = self.executors.iter().flatten().any(|executor| executor.client == Some(index));
+        if begun || client.executed.is_some() {
+            let fault = Fault::new(Kind::InvalidInput, "a second exec over one connection");
+            return client.send(&Event::Failed(Failure::from(&fault)));
+        }
+        let slot = self.executors.iter().position(Option::is_none).unwrap_or(self.executors.len());
+        let started = executor::start(self.parts.dir, client, descriptors)
+            .and_then(|report| self.watch(&report, EXECUTOR + slot as u64).map(|()| report));
+        match started {
+            Err(fault) => client.send(&Event::Failed(Failure::from(&fault))),
+            Ok(report) => {
+                let executor = Some(Executor { report, client: Some(index) });
+                if slot == self.executors.len() {
+                    self.executors.push(executor);
+                } else {
+                    self.executors[slot] = executor;
+                }
+            }
+        }
+    }
+
+    /// Learns which process an executor has started; the client knows it already.
+    fn hear_executor(&mut self, slot: usize) {
+        let Some(executor) = self.executors.get_mut(slot).and_then(Option::take) else { return };
+        let report = executor::report(&executor.report);
+        let client = executor.client.and_then(|index| self.clients.get_mut(index)?.as_mut());
+        match (report, client) {
+            (None, Some(client)) => {
+                let words = "the process that was starting the program was killed";
+                client.send(&Event::Failed(Failure::from(&Fault::new(Kind::Interrupted, words))));
+            }
+            (Some(pid), Some(client)) if pid != 0 => {
+                match self.unclaimed.iter().position(|(ended, _)| *ended == pid) {
+                    Some(at) => client.send(&Event::Ended { code: self.unclaimed.remove(at).1.status() }),
+                    None => client.executed = Some(pid),
+                }
+            }
+            _ => {}
+        }
+        if self.executors.iter().all(Option::is_none) {
+            self.unclaimed.clear();
         }
     }
 
@@ -289,22 +362,41 @@ impl MainLoop {
         }
     }
 
-    /// Reaps init and copies what is left in its pipes. Its pid namespace is empty by then: the kernel ends the
-    /// others before it lets the parent see the end of the first.
-    fn end(&mut self) -> Result<()> {
-        let Some(init) = &self.init else { return Ok(()) };
-        let status = rustix::process::waitid(
-            WaitId::PidFd(init.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        )
-        .call(|| "waitid(P_PIDFD)")?;
-        let Some(status) = status else { return Ok(()) };
+    /// Reaps what has ended: init, the programs of exec, creator and executors.
+    fn reap(&mut self) -> Result<()> {
+        while self.children.next()?.is_some() {}
+        if self.init.is_none() {
+            // Which one is init is not known yet, and it must not be taken for another.
+            self.reap_executed();
+            return Ok(());
+        }
+        while let Some((pid, ended)) = process::reap_any()? {
+            let waits = |client: &&mut Client| client.executed == Some(pid);
+            if pid == self.init_pid {
+                self.end(ended);
+            } else if let Some(client) = self.clients.iter_mut().flatten().find(waits) {
+                client.executed = None;
+                client.send(&Event::Ended { code: ended.status() });
+            } else if self.executors.iter().any(Option::is_some) {
+                self.unclaimed.push((pid, ended));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reaps programs of exec that clients wait for.
+    fn reap_executed(&mut self) {
+        for client in self.clients.iter_mut().flatten() {
+            client.tell_ended();
+        }
+    }
+
+    /// Copies what is left in the pipes of init. Its pid namespace is empty by then: the kernel ends the others before
+    /// it lets the parent see the end of the first.
+    fn end(&mut self, ended: Ended) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             self.copy(stream, READS_AT_END);
         }
-        let signal = status.terminating_signal();
-        let code = signal.map_or_else(|| status.exit_status().unwrap_or(0), |s| 128 + s);
-        self.outcome = Some(Outcome::Exited { code: u8::try_from(code & 0xff).unwrap_or(0), signal });
-        Ok(())
+        self.outcome = Some(Outcome::Exited(ended));
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 
 use crate::error::{Call, Error, Result};
 use crate::raw;
@@ -117,7 +117,7 @@ pub fn one_thread() -> Result<()> {
 pub fn wait(pidfd: impl AsFd) -> Result<Ended> {
     loop {
         match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => return Ok(ended(&status)),
+            Ok(Some(status)) => return Ok(ended_id(&status)),
             Ok(None) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new("waitid(P_PIDFD)", errno)),
         }
@@ -132,10 +132,10 @@ pub fn try_wait(pidfd: impl AsFd) -> Result<Option<Ended>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let status =
         rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).call(|| "waitid(P_PIDFD, WNOHANG)")?;
-    Ok(status.map(|status| ended(&status)))
+    Ok(status.map(|status| ended_id(&status)))
 }
 
-fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
+fn ended_id(status: &rustix::process::WaitIdStatus) -> Ended {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Ended::Code((code & 0xff) as u8),
         (None, Some(signal)) => Ended::Signal(signal),
@@ -143,15 +143,33 @@ fn ended(status: &rustix::process::WaitIdStatus) -> Ended {
     }
 }
 
-/// Reaps any child that has ended: for a process that inherits orphans.
+/// Reaps any child that has ended, and tells which and how: for a process that has children it did not make.
 ///
 /// # Errors
-/// The failed waitid; no child at all is no error.
-pub fn reap_any() -> Result<Option<i32>> {
-    match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
-        Ok(Some((pid, _))) => Ok(Some(pid.as_raw_nonzero().get())),
-        Ok(None) | Err(Errno::CHILD) => Ok(None),
-        Err(errno) => Err(Error::new("waitpid(-1)", errno)),
+/// The failed waitpid; no child at all is no error.
+pub fn reap_any() -> Result<Option<(i32, Ended)>> {
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Ok(reaped) => Ok(reaped.map(|(pid, status)| (pid.as_raw_nonzero().get(), ended(status)))),
+        Err(Errno::CHILD) => Ok(None),
+        Err(errno) => Err(Error::new("waitpid(-1, WNOHANG)", errno)),
+    }
+}
+
+/// Reaps the child `pid` if it has ended.
+///
+/// # Errors
+/// `ECHILD` when it is no child of this process.
+pub fn reap(pid: i32) -> Result<Option<Ended>> {
+    let call = || format!("waitpid({pid}, WNOHANG)");
+    let child = Pid::from_raw(pid).ok_or_else(|| Error::new(call(), Errno::CHILD))?;
+    let reaped = rustix::process::waitpid(Some(child), WaitOptions::NOHANG).call(call)?;
+    Ok(reaped.map(|(_, status)| ended(status)))
+}
+
+fn ended(status: WaitStatus) -> Ended {
+    match status.terminating_signal() {
+        Some(signal) => Ended::Signal(signal),
+        None => Ended::Code(u8::try_from(status.exit_status().unwrap_or(255) & 0xff).unwrap_or(255)),
     }
 }
 

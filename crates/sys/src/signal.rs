@@ -64,6 +64,17 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Lets `signals` in again that [`SignalFd::block`] keeps out.
+///
+/// # Errors
+/// The failed call.
+pub fn unblock(signals: &[i32]) -> Result<()> {
+    let call = "rt_sigprocmask()";
+    let old = raw::signal_mask(u64::MAX).call(|| call)?;
+    raw::signal_mask(old & !mask_of(signals)).call(|| call)?;
+    Ok(())
+}
+
 /// Ignores `signals` from now on; a program that is executed inherits that.
 pub fn ignore(signals: &[i32]) {
     for &signal in signals {
@@ -84,6 +95,7 @@ mod tests {
         // SAFETY: raise only sends a signal to the calling thread, which blocks it.
         assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
         assert_eq!(signals.next().unwrap(), Some(libc::SIGURG));
-        raw::signal_mask(0).unwrap();
+        unblock(&[libc::SIGURG]).unwrap();
+        assert_eq!(raw::signal_mask(0).unwrap() & mask_of(&[libc::SIGURG]), 0);
     }
 }

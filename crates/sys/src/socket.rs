@@ -55,6 +55,42 @@ pub fn send_fd(socket: impl AsFd, payload: &[u8], fd: BorrowedFd<'_>) -> Result<
     rustix::net::sendmsg(socket, &[IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL).map(|_| ())
 }
 
+/// The most descriptors that [`send_fds`] and [`receive_fds`] take.
+pub const FDS_LIMIT: usize = 4;
+
+/// Sends `payload` (not empty) with at most [`FDS_LIMIT`] descriptors.
+///
+/// # Errors
+/// The failed sendmsg; `ENOBUFS` for more descriptors.
+pub fn send_fds(socket: impl AsFd, payload: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_LIMIT))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::NOBUFS);
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL).map(|_| ())
+}
+
+/// Receives one message with the descriptors beside it, without waiting; length 0 is the end. Of more than
+/// [`FDS_LIMIT`] descriptors the kernel closes the rest.
+///
+/// # Errors
+/// The failed recvmsg; `EAGAIN` when there is none.
+pub fn receive_fds(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_LIMIT))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let length =
+        rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, flags)?.bytes;
+    let mut found = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            found.extend(fds);
+        }
+    }
+    Ok((length, found))
+}
+
 /// Sends a message. Usable after clone.
 ///
 /// # Errors

@@ -61,8 +61,6 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
 }
 
 fn execute(args: Args, context: &Context) -> Result<ExitCode> {
-    // This process enters the container, so it must not be what the host's file is.
-    bale_sys::seal::exec_sealed(std::env::args_os())?;
     let options = ExecOptions {
         command: args.command,
         env: bale_spec::options::environment(&args.env_file, &args.env, &Here)?,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
-use bale_runtime::{ExecOptions, Stdio};
+use bale_runtime::{ExecOptions, InitParent, Stdio};
 use bale_spec::runtime::{Capabilities, Process, User};
 
 use super::args::{Flag, Parsed, flag, parse, value};
@@ -51,6 +51,7 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
             Some(path) => Stdio::ConsoleSocket(connect(path)?),
             None => Stdio::Inherit,
         },
+        parent: InitParent::Own,
         cgroups: cgroups(&parsed.all("cgroup"))?,
         pid_file: pid_file.as_deref(),
         pidfd_socket: parsed
