@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use bale_fault::Result;
 use bale_sys::error::{Call, Error};
 use rustix::fs::{
-    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -80,10 +81,21 @@ impl Copier<'_> {
             self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
             return Ok(false);
         };
-        let joined: Vec<u8> = first.iter().map(|c| c.as_bytes()).collect::<Vec<_>>().join(&b'/');
-        fs::linkat(self.top, joined.as_slice(), to, name, AtFlags::empty())
+        let Some((last, parents)) = first.split_last() else { return Ok(false) };
+        let parent = self.open_made(parents)?;
+        fs::linkat(&parent, last.as_c_str(), to, name, AtFlags::empty())
             .call(|| format!("linkat({name:?})"))?;
         Ok(true)
+    }
+
+    /// Opens a directory that was copied. Whoever else has the target may have put a link in its place meanwhile.
+    fn open_made(&self, path: &[CString]) -> Result<OwnedFd> {
+        let joined = path.iter().map(|c| c.as_bytes()).collect::<Vec<_>>().join(&b'/');
+        let joined = if joined.is_empty() { b".".as_slice() } else { &joined };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let opened = fs::openat2(self.top, joined, flags, Mode::empty(), resolve);
+        Ok(opened.call(|| format!("openat2({:?})", String::from_utf8_lossy(joined)))?)
     }
 
     fn subdirectory(
@@ -126,9 +138,21 @@ fn node(to: &OwnedFd, name: &CStr, kind: FileType, stat: &Stat) -> Result<()> {
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     fs::mknodat(to, name, kind, mode, stat.st_rdev).call(|| format!("mknodat({name:?})"))?;
     own(to, name, stat)?;
-    fs::chmodat(to, name, mode, AtFlags::empty()).call(|| format!("fchmodat({name:?})"))?;
+    set_mode(to, name, kind, mode)?;
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     Ok(fs::utimensat(to, name, &times(stat), flags).call(|| format!("utimensat({name:?})"))?)
+}
+
+/// Sets the mode of what cannot be opened without effects. fchmodat(2) follows links, and one may have been put in its
+/// place; the descriptor leads to what was looked at.
+fn set_mode(to: &OwnedFd, name: &CStr, kind: FileType, mode: Mode) -> Result<()> {
+    let call = || format!("chmod({name:?})");
+    let made = fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let made = made.call(call)?;
+    if FileType::from_raw_mode(fs::fstat(&made).call(call)?.st_mode) != kind {
+        return Err(Error::new(format!("{name:?} was exchanged while it was copied"), Errno::STALE).into());
+    }
+    Ok(fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), mode).call(call)?)
 }
 
 fn own(to: &OwnedFd, name: &CStr, stat: &Stat) -> Result<()> {
@@ -206,5 +230,61 @@ mod tests {
         assert_eq!(std::fs::read_link(to.path().join("d/l")).unwrap().to_str(), Some("../none"));
         let (old, new) = (at("d").metadata().unwrap(), copied("d"));
         assert_eq!((old.mtime(), old.mtime_nsec()), (new.mtime(), new.mtime_nsec()));
+    }
+    /// A container that shares the volume exchanges what is copied there for links while it is copied
+    /// (docker's CVE-2018-15664 is of this kind).
+    #[test]
+    fn whoever_has_the_volume_cannot_lead_the_copy_out_of_it() {
+        bale_testkit::require_root!();
+        let (image, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Every file of the same name in another directory is one file; and pipes, which get their mode by name.
+        std::fs::create_dir(image.path().join("d0")).unwrap();
+        std::fs::write(image.path().join("d0/secret"), "of the image").unwrap();
+        for number in 0..10 {
+            let directory = image.path().join(format!("d{number}"));
+            if number > 0 {
+                std::fs::create_dir(&directory).unwrap();
+                std::fs::hard_link(image.path().join("d0/secret"), directory.join("secret")).unwrap();
+            }
+            let (path, mode) = (image.path().join(format!("pipe{number}")), Mode::from_raw_mode(0o4777));
+            fs::mknodat(fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();
+            fs::chmod(&path, mode).unwrap();
+        }
+        let secret = outside.path().join("secret");
+        std::fs::write(&secret, "of the host").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for _ in 0..100 {
+            let volume = tempfile::tempdir().unwrap();
+            let copied = std::sync::atomic::AtomicBool::new(false);
+            let done = &copied;
+            std::thread::scope(|scope| {
+                let (volume, outside, secret) = (volume.path(), outside.path(), &secret);
+                scope.spawn(move || {
+                    symlink(outside, volume.join("e")).unwrap();
+                    symlink(secret, volume.join("f")).unwrap();
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        for (link, kind) in [("e", "d"), ("f", "pipe")] {
+                            for name in (0..10).map(|number| volume.join(format!("{kind}{number}"))) {
+                                let exchange = || {
+                                    let flags = fs::RenameFlags::EXCHANGE;
+                                    fs::renameat_with(fs::CWD, volume.join(link), fs::CWD, &name, flags)
+                                        .is_ok()
+                                };
+                                if exchange() {
+                                    std::thread::yield_now();
+                                    exchange();
+                                }
+                            }
+                        }
+                    }
+                });
+                let open = |path: &std::path::Path| File::open(path).unwrap();
+                // It may fail: what it finds is not what it made.
+                let _ = tree(open(image.path()), open(volume));
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+            let host = secret.metadata().unwrap();
+            assert_eq!((host.nlink(), host.mode() & 0o7777), (1, 0o600), "a file of the host was reached");
+        }
     }
 }
