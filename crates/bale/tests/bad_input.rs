@@ -180,16 +180,19 @@ fn images_names_flags_and_programs() {
         field.refused(&arguments, code, &words, hint);
     }
     for (arguments, wanted) in [
-        (vec!["run", "--nmae", "x", "busybox"], "'--name'"),
-        (vec!["runn", "busybox"], "'run'"),
-        (vec!["pull", "--platfrom", "linux/amd64", "busybox"], "'--platform'"),
-        (vec!["ps", "--fromat", "json"], "'--format'"),
+        (vec!["run", "--nmae", "x", "busybox"], "did you mean --name?"),
+        (vec!["run", "--detahc", "busybox"], "did you mean --detach?"),
+        (vec!["runn", "busybox"], "did you mean \"run\"?"),
+        (vec!["rnu", "busybox"], "did you mean \"run\"?"),
+        (vec!["volume", "craete"], "did you mean \"create\"?"),
+        (vec!["pull", "--platfrom", "linux/amd64", "busybox"], "did you mean --platform?"),
+        (vec!["ps", "--fromat", "json"], "did you mean --format?"),
     ] {
         let outcome = field.bale.run(&arguments);
         // Which of the two docker gives for which verb is for the tests of verbs.
         assert!(matches!(outcome.code, 1 | 125), "{outcome:#?}");
         let said = outcome.stderr;
-        assert!(said.contains("similar") && said.contains(wanted), "{said}");
+        assert!(said.contains(wanted) && said.contains("  hint: bale "), "{said}");
     }
     field.unharmed("unknown flags");
 }

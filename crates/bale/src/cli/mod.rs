@@ -20,6 +20,7 @@ mod load;
 mod login;
 mod logout;
 mod logs;
+mod mistake;
 mod ps;
 mod pull;
 mod push;
@@ -137,9 +138,10 @@ enum Verb {
 
 /// Runs `bale VERB …`.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(flags::separate(usage::spelled_out(arguments))) {
+    let arguments = flags::separate(usage::spelled_out(arguments));
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage::report(error),
+        Err(error) => return mistake::report(&error, &arguments),
     };
     let context = Context { root: cli.root };
     let outcome = match cli.verb {

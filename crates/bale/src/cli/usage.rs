@@ -1,14 +1,6 @@
-//! What was typed wrongly, and docker's other spellings of verbs.
+//! Docker's other spellings of verbs.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
-
-use bale_spec::suggest;
-use clap::CommandFactory;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-
-use super::Cli;
-use crate::exit;
 
 /// Docker's verbs with a noun in front whose short form is another word.
 const LONG_FORMS: [(&str, &str, &[&str]); 11] = [
@@ -59,7 +51,7 @@ pub fn spelled_out(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Finds the verb: `--root` may stand in front of it.
-fn first_word(arguments: &[OsString]) -> Option<usize> {
+pub fn first_word(arguments: &[OsString]) -> Option<usize> {
     let mut at = 1;
     while let Some(argument) = arguments.get(at) {
         match argument.to_str()? {
@@ -69,61 +61,6 @@ fn first_word(arguments: &[OsString]) -> Option<usize> {
         }
     }
     None
-}
-
-/// Prints clap's words and chooses docker's exit code: 125 for a flag that is wrong, 1 for a verb or argument that is,
-/// 0 for help, also when help is shown because nothing was asked.
-pub fn report(mut error: clap::Error) -> ExitCode {
-    let code = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            return help_unasked(&error);
-        }
-        ErrorKind::MissingRequiredArgument => ExitCode::FAILURE,
-        ErrorKind::InvalidSubcommand => {
-            suggest_verb(&mut error);
-            ExitCode::FAILURE
-        }
-        ErrorKind::UnknownArgument if !is_flag(&error) => ExitCode::FAILURE,
-        _ => ExitCode::from(exit::FAILURE),
-    };
-    // Nothing is left to tell when the output is closed.
-    let _ = error.print();
-    code
-}
-
-fn is_flag(error: &clap::Error) -> bool {
-    matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(text)) if text.starts_with('-'))
-}
-
-/// Clap's own measure finds no neighbours of short words.
-fn suggest_verb(error: &mut clap::Error) {
-    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return };
-    let typed = typed.clone();
-    if error.get(ContextKind::SuggestedSubcommand).is_some() {
-        return;
-    }
-    let command = Cli::command();
-    let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    if let Some(near) = suggest::closest(&typed, verbs) {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near.to_owned()]));
-    }
-}
-
-/// Shows help on standard error, as docker does for a noun without a verb.
-fn help_unasked(error: &clap::Error) -> ExitCode {
-    let named = match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(name)) => name.split(' ').next_back().map(str::to_owned),
-        _ => None,
-    };
-    let mut command = Cli::command();
-    command.build();
-    let shown = named.and_then(|name| command.find_subcommand_mut(&name).map(clap::Command::render_help));
-    let shown = shown.unwrap_or_else(|| Cli::command().render_help());
-    use std::io::Write;
-    // Nothing is left to tell when standard error is closed.
-    let _ = write!(std::io::stderr(), "{shown}");
-    ExitCode::SUCCESS
 }
 
 #[cfg(test)]
