@@ -369,6 +369,9 @@ fn registries_that_are_down_refuse_lie_or_stall() {
     let manifest = registry.manifest("box", "1").expect("it was pushed");
     // The image's layer is here; without it the blobs are fetched, which is what is to fail.
     let other = other_image(&registry);
+    let pushed: Value =
+        serde_json::from_slice(&registry.manifest("other", "1").expect("it was pushed")).expect("JSON");
+    let layer = format!("/blobs/{}", pushed["layers"][0]["digest"].as_str().expect("a digest"));
     let url = format!("http://{}/v2/", registry.host());
 
     field.refused(
@@ -390,8 +393,14 @@ fn registries_that_are_down_refuse_lie_or_stall() {
             Trick::Answer(200, vec![("content-type".to_owned(), "text/html".to_owned())], b"<html>".to_vec()),
             vec!["not a manifest that can be used"],
         ),
-        ("GET", "/blobs/", Trick::Corrupt, vec!["fetch blob sha256:", "the content is sha256:"]),
-        ("GET", "/blobs/", Trick::CutAfter(100), vec!["/blobs/sha256:"]),
+        (
+            "GET",
+            "/blobs/",
+            Trick::Corrupt,
+            vec!["GET http://", "/blobs/sha256:", "the content is sha256:", "  hint: try again"],
+        ),
+        ("GET", &layer, Trick::Corrupt, vec!["/blobs/sha256:", "the gzip stream", "  hint: try again"]),
+        ("GET", "/blobs/", Trick::CutAfter(100), vec!["/blobs/sha256:", "BALE_REGISTRY_TIMEOUT"]),
         ("GET", "/blobs/", Trick::Hang, vec!["/blobs/sha256:"]),
         ("GET", "/blobs/", Trick::StallAfter(100), vec!["/blobs/sha256:", "came in 1 s"]),
         ("GET", "/manifests/", Trick::Silence, vec!["/manifests/1"]),
@@ -410,6 +419,7 @@ fn registries_that_are_down_refuse_lie_or_stall() {
         for word in words {
             assert!(outcome.stderr.contains(word), "{word}: {outcome:#?}");
         }
+        assert!(outcome.stderr.matches("/blobs/").count() <= 1, "the place is named once: {outcome:#?}");
         registry.forget_tricks();
         field.unharmed(&outcome.line);
     }
@@ -434,6 +444,34 @@ fn registries_that_are_down_refuse_lie_or_stall() {
     field.refused(&["pull", "-q", &other], 1, &["connection refused"], "nothing listens there");
     field.refused(&["run", "--rm", &other], 125, &["connection refused"], "nothing listens there");
     field.refused(&["pull", "-q", "registry.invalid/x:1"], 1, &["resolve registry.invalid"], "spelled right");
+}
+
+#[test]
+fn a_token_service_elsewhere_is_named_before_it_gets_a_password() {
+    let bale = bale_testkit::bale!();
+    let (registry, other) = (Registry::start(), Registry::start());
+    let service = format!("localhost:{}", other.host().rsplit(':').next().expect("a port"));
+    let authorization = "Basic dTpw".to_owned();
+    let token = |realm| Guard::Bearer { realm, authorization: authorization.clone() };
+    registry.guard(token(Some(format!("http://{service}/token"))));
+    other.guard(token(None));
+    let password = bale.dir().join("password");
+    fs::write(&password, "p").expect("write");
+    let login = |extra: &[&str]| {
+        let host = registry.host();
+        let mut arguments = vec!["login", "-u", "u", "--password-stdin", &host];
+        arguments.extend(extra);
+        let mut command = bale.command(&arguments);
+        command.env("DOCKER_CONFIG", bale.dir()).stdin(fs::File::open(&password).expect("open"));
+        finish(&mut command)
+    };
+    let outcome = login(&[]);
+    assert_eq!(outcome.code, 1, "{outcome:#?}");
+    assert!(outcome.stderr.contains("is elsewhere; your credentials were not sent there"), "{outcome:#?}");
+    assert!(outcome.stderr.contains(&format!("  hint: --trust-realm {service} sends them")), "{outcome:#?}");
+    let outcome = login(&["--trust-realm", &service]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "Login Succeeded\n"), "{outcome:#?}");
+    assert!(bale.dir().join("config.json").exists());
 }
 
 /// Pushes an image whose layer is not in the store.

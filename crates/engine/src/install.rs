@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 
-use bale_fault::{Context, Fault, Kind, Result};
+use bale_fault::{Fault, Kind, Result};
 use bale_layer::{OverlayWriter, UnpackOptions, Unpacked, unpack};
 use bale_spec::Digest;
 use bale_spec::image::{Descriptor, ImageConfig, Manifest};
@@ -25,6 +25,12 @@ const BLOB_LIMIT_BYTES: u64 = 1 << 40;
 pub(crate) trait Source: Sync {
     /// Opens a blob. The bytes are verified by whoever reads them.
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>>;
+
+    /// Names where a blob comes from when that is elsewhere: its URL.
+    fn place(&self, blob: &Descriptor) -> Option<String>;
+
+    /// What to do when a blob is not what its digest says.
+    fn damaged(&self) -> &'static str;
 }
 
 /// The source of an image that is in the store and lacks an unpacked layer only.
@@ -34,6 +40,14 @@ impl Source for Nowhere {
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>> {
         let words = format!("blob {} is not in the store", blob.digest);
         Err(Fault::new(Kind::NotFound, words).hint("pull the image again"))
+    }
+
+    fn place(&self, _blob: &Descriptor) -> Option<String> {
+        None
+    }
+
+    fn damaged(&self) -> &'static str {
+        "the image was damaged when it was written or sent: get it again from where it came from"
     }
 }
 
@@ -126,19 +140,29 @@ impl Install<'_> {
             Some(lock) => lock,
             None => self.store.lock_layer(self.hold, &job.diff_id)?,
         };
-        let words = || format!("layer {}", job.blob.digest);
         if self.is_there(job.blob, &job.diff_id)? {
             news.tell(job, LayerState::Exists);
             return Ok(());
         }
         if self.store.layer(&job.diff_id)?.is_some() {
-            self.fetch_only(job, news).within(words)?;
+            self.fetch_only(job, news).map_err(|fault| self.placed(fault, job.blob))?;
         } else {
-            let (draft, unpacked) = self.unpack(job, news).within(words)?;
+            let (draft, unpacked) = self.unpack(job, news).map_err(|fault| self.placed(fault, job.blob))?;
             draft.publish(&lock, &Layer::new(&unpacked))?;
         }
         news.tell(job, LayerState::Done);
         Ok(())
+    }
+
+    /// Says which layer it was, and where that came from unless the failure says so.
+    fn placed(&self, fault: Fault, blob: &Descriptor) -> Fault {
+        let layer = blob.digest.short();
+        let is_damaged = fault.kind() == Kind::Corrupt;
+        let place = self.source.place(blob).filter(|place| !fault.chain().contains(place));
+        let words =
+            place.map_or_else(|| format!("layer {layer}"), |place| format!("layer {layer} of {place}"));
+        let fault = fault.within(words);
+        if is_damaged { fault.hint(self.source.damaged()) } else { fault }
     }
 
     /// Unpacks from the kept blob when there is one, else from the source, keeping the blob.

@@ -176,6 +176,14 @@ impl Source for Remote {
     fn blob(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>> {
         Ok(Box::new(self.client.blob(&self.reference, blob, 0)?))
     }
+
+    fn place(&self, blob: &Descriptor) -> Option<String> {
+        Some(self.client.blob_url(&self.reference, &blob.digest))
+    }
+
+    fn damaged(&self) -> &'static str {
+        bale_registry::DAMAGED
+    }
 }
 
 /// A manifest that was chosen.

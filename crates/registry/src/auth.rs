@@ -216,15 +216,16 @@ impl Authorizer {
         {
             return Ok(credential);
         }
+        let service = realm.origin().authority();
         let why = format!(
-            "{} sends its users to the token service {}, which is elsewhere; your credentials were not sent there",
+            "{} sends its users to the token service {service}, which is elsewhere; your credentials were not sent there",
             session.registry,
-            realm.origin().authority()
         );
+        let how = format!("--trust-realm {service} sends them, if that is the right one");
         if matches!(self.source, Source::Given(_)) {
-            return Err(Trouble::fatal(Kind::PermissionDenied, why)
-                .hint("name it as a trusted token service if it is the right one"));
+            return Err(Trouble::fatal(Kind::PermissionDenied, why).hint(how));
         }
+        let why = format!("{why}: {how}");
         if let Ok(mut held_back) = self.held_back.lock() {
             *held_back = Some(why);
         }
@@ -264,8 +265,7 @@ async fn fetch_token_once(session: &Session, request: &TokenRequest<'_>) -> Resu
 
 fn token_request(session: &Session, request: &TokenRequest<'_>) -> Result<Outgoing, Trouble> {
     let origin = request.realm.origin();
-    let is_trusted =
-        session.settings.trusted_realms.iter().any(|host| host.eq_ignore_ascii_case(&origin.host));
+    let is_trusted = rules::is_named(origin, &session.settings.trusted_realms);
     let trust = if is_trusted { Trust::Named } else { session.trust(origin) };
     let mut headers: Vec<(HeaderName, HeaderValue)> =
         vec![(ACCEPT, HeaderValue::from_static("application/json"))];

@@ -131,7 +131,8 @@ impl Transfer {
     /// Feeds the reader from `answer` and what follows it, until all is there or the reader has gone.
     pub(crate) async fn pump(mut self, answer: Option<Answer>, sink: mpsc::Sender<Result<Bytes>>) {
         if let Err(trouble) = self.pump_all(answer, &sink).await {
-            let _ = sink.send(Err(trouble.fault.within(format!("fetch blob {}", self.digest)))).await;
+            // The URL that it names has the digest.
+            let _ = sink.send(Err(trouble.fault)).await;
         }
     }
 

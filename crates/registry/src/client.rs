@@ -23,6 +23,10 @@ use crate::trouble::Trouble;
 use crate::wire::Wire;
 use crate::{Credential, Settings, manifest};
 
+/// What to do about content that does not have its digest.
+pub const DAMAGED: &str =
+    "try again; if it stays so, the registry's copy or a proxy in between is damaged: ask whoever runs it";
+
 /// A manifest or index as the registry sent it; `bytes` hash to `digest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
@@ -136,9 +140,7 @@ impl Client {
         descriptor: &Descriptor,
         limit_bytes: usize,
     ) -> Result<Vec<u8>> {
-        let words = || {
-            format!("fetch blob {} of {}/{}", descriptor.digest, reference.registry(), reference.repository())
-        };
+        let words = || format!("GET {}", self.blob_url(reference, &descriptor.digest));
         if descriptor.size > limit_bytes as u64 {
             let size = descriptor.size;
             return Err(Fault::new(
@@ -148,14 +150,22 @@ impl Client {
         }
         let mut bytes = Vec::new();
         let read = self.blob(reference, descriptor, 0)?.read_to_end(&mut bytes);
-        read.map_err(|error| blob::fault_of(error).within(words()))?;
+        read.map_err(blob::fault_of)?;
         let mut hasher = bale_spec::digest::Hasher::new(descriptor.digest.algorithm());
         hasher.update(&bytes);
         let actual = hasher.finish();
         if actual != descriptor.digest {
-            return Err(Fault::new(Kind::Corrupt, format!("{}: the content is {actual}", words())));
+            let fault = Fault::new(Kind::Corrupt, format!("{}: the content is {actual}", words()));
+            return Err(fault.hint(DAMAGED));
         }
         Ok(bytes)
+    }
+
+    /// Returns the URL of a blob, for the words of a failure.
+    #[must_use]
+    pub fn blob_url(&self, reference: &Reference, digest: &Digest) -> String {
+        let path = format!("/v2/{}/blobs/{digest}", reference.repository());
+        self.0.session(reference.registry()).shown_url(&path)
     }
 
     /// Tells whether the repository of `reference` has a blob.

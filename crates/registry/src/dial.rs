@@ -260,11 +260,11 @@ fn cannot_secure(origin: &Origin, error: &io::Error) -> Trouble {
             Retry::Never,
         )
         .hint(format!(
-            "put the registry's CA into /etc/containers/certs.d/{}/ca.crt, or name the registry as insecure",
+            "put the registry's CA into /etc/containers/certs.d/{}/ca.crt; --tls-verify=false believes any certificate",
             origin.authority()
         )),
         Some(rustls::Error::InvalidMessage(_)) => failed("the answer is not TLS", Retry::OtherProtocol)
-            .hint("the registry seems to speak plain http; name it as insecure to allow that".to_owned()),
+            .hint("the registry seems to speak plain http: --tls-verify=false allows that".to_owned()),
         Some(other) => failed(&crate::text::escape(&other.to_string()), Retry::Never),
         None => failed(&plain(error), Retry::IfReachedBefore),
     }

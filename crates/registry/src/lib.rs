@@ -33,7 +33,7 @@ mod url;
 mod wire;
 
 pub use blob::{Blob, fault_of};
-pub use client::{Client, Fetched};
+pub use client::{Client, DAMAGED, Fetched};
 pub use credentials::{Credential, CredentialStore, Place};
 pub use proxy::Proxies;
 pub use push::Pushed;

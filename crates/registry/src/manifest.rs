@@ -82,7 +82,8 @@ fn verify(answer: &Answer, reference: &Reference, bytes: Vec<u8>) -> Result<Fetc
                 Kind::InvalidInput,
                 format!("{}: not a manifest that can be used", answer.line()),
             )
-            .caused_by(e),
+            .caused_by(e)
+            .hint("what answers there may be no image registry: check the name"),
         )
     })?;
     let media_type = content_type.unwrap_or_else(|| own_media_type(&document));

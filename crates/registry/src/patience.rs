@@ -35,7 +35,8 @@ impl Patience {
             return Err(trouble.hint(format!("the registry asks to come back in {} s", pause.as_secs())));
         }
         if self.made >= self.timeouts.attempts {
-            return Err(trouble.within(format!("gave up after {} attempts", self.made)));
+            let hint = "the registry or the way to it is in trouble: try again later; BALE_REGISTRY_TIMEOUT=SECONDS waits longer";
+            return Err(trouble.within(format!("gave up after {} attempts", self.made)).hint(hint));
         }
         tokio::time::sleep(pause).await;
         Ok(())

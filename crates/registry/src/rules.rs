@@ -88,10 +88,15 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 /// Tells whether a credential of `registry` may be sent to the token service at `realm`.
 pub(crate) fn realm_may_have_credentials(registry: &Origin, realm: &Origin, trusted: &[String]) -> bool {
     let weaker = registry.scheme == Scheme::Https && realm.scheme == Scheme::Http;
-    let named = |host: &String| {
+    !weaker && (same_site(&registry.host, &realm.host) || is_named(realm, trusted))
+}
+
+/// Tells whether the user named the token service, as `host` or `host:port`.
+pub(crate) fn is_named(realm: &Origin, trusted: &[String]) -> bool {
+    let same = |host: &String| {
         host.eq_ignore_ascii_case(&realm.host) || host.eq_ignore_ascii_case(&realm.authority())
     };
-    !weaker && (same_site(&registry.host, &realm.host) || trusted.iter().any(named))
+    trusted.iter().any(same)
 }
 
 /// Suffixes below which strangers live side by side, beyond the two-letter country rules of [`site`].

@@ -243,6 +243,12 @@ impl Session {
         Ok(next)
     }
 
+    /// Returns the URL of `path` for the words of a failure, after something was asked there.
+    pub(crate) fn shown_url(&self, path: &str) -> String {
+        let url = self.base.get().and_then(|base| base.join(path).ok());
+        url.map_or_else(|| format!("{}{path}", self.registry), |url| url.to_string())
+    }
+
     /// Decides between https and http. Only a loopback or insecure registry has the choice; loopback is asked in http
     /// first, since a test registry has no certificate, and others in https first.
     async fn find_base(&self) -> Result<Url, Trouble> {

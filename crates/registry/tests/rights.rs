@@ -113,6 +113,7 @@ fn a_token_service_elsewhere_gets_no_credential() {
     // Checked on purpose, it must not look as if it had been accepted.
     let fault = client.login(&registry.host(), &basic()).unwrap_err();
     assert!(fault.chain().contains("is elsewhere; your credentials were not sent there"), "{fault:?}");
+    assert!(fault.innermost_hint().unwrap().starts_with("--trust-realm localhost:"), "{fault:?}");
     // The user may know better.
     let mut settings = settings_with(&registry.host(), dir.path(), &basic());
     settings.trusted_realms.push("localhost".to_owned());

@@ -71,6 +71,7 @@ fn a_stranger_is_not_believed_unless_named_insecure() {
     put_image(&registry, "x", "1");
     let fault = Client::new(settings()).unwrap().resolve(&reference(&registry, "x:1")).unwrap_err();
     assert!(fault.chain().contains("the certificate is not trusted: UnknownIssuer"), "{fault:?}");
+    assert!(fault.innermost_hint().unwrap().contains("--tls-verify=false"), "{fault:?}");
     assert!(fault.innermost_hint().unwrap().contains("certs.d"), "{fault:?}");
     for name in [registry.host(), "127.0.0.1".to_owned()] {
         let insecure = Settings { insecure: vec![name], ..settings() };

@@ -230,8 +230,7 @@ impl RunFlags {
     pub fn resolve(self, image: &str, command: Vec<String>) -> Result<CreateOptions> {
         let mut pull = PullOptions { policy: self.pull, ..PullOptions::default() };
         let source = Source::parse(image);
-        if let (Source::Image(name), Ok(reference)) = (&source, image.parse::<bale_spec::Reference>()) {
-            let _ = name;
+        if let (Source::Image(_), Ok(reference)) = (&source, image.parse::<bale_spec::Reference>()) {
             pull.registry = self.registry.settings(reference.registry());
         }
         let run = self.into_options(command)?;

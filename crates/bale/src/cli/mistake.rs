@@ -88,7 +88,8 @@ fn fault(error: &clap::Error, path: &str, mut command: Command) -> Fault {
 
 /// What clap remembers of a failure; names of several are joined, as `<NAME>` without their brackets.
 fn text(error: &clap::Error, kind: ContextKind) -> String {
-    let plain = |name: &str| name.trim_start_matches('<').trim_end_matches("...").trim_end_matches('>').to_owned();
+    let plain =
+        |name: &str| name.trim_start_matches('<').trim_end_matches("...").trim_end_matches('>').to_owned();
     match error.get(kind) {
         Some(ContextValue::String(one)) => flag_of(one).map_or_else(|| one.clone(), str::to_owned),
         Some(ContextValue::Strings(many)) => {
@@ -120,15 +121,18 @@ fn why(error: &clap::Error, value: &str) -> String {
 }
 
 fn conflict(one: &str, other: &str) -> String {
-    if one == other { format!("{one} was given twice") } else { format!("{one} and {other} exclude each other") }
+    if one == other {
+        format!("{one} was given twice")
+    } else {
+        format!("{one} and {other} exclude each other")
+    }
 }
 
 fn near_flag(command: &Command, typed: &str) -> String {
     let Some(name) = typed.strip_prefix("--") else { return String::new() };
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
-    let known = shown.flat_map(|arg| {
-        arg.get_long().into_iter().chain(arg.get_visible_aliases().unwrap_or_default())
-    });
+    let known =
+        shown.flat_map(|arg| arg.get_long().into_iter().chain(arg.get_visible_aliases().unwrap_or_default()));
     closest(name, known).map(|near| format!("; did you mean --{near}?")).unwrap_or_default()
 }
 
@@ -162,7 +166,11 @@ mod tests {
     fn mistakes_have_a_place_and_what_was_meant() {
         let cases = [
             ("rnu", "unknown command \"rnu\"; did you mean \"run\"?", "bale --help lists the commands"),
-            ("imagse", "unknown command \"imagse\"; did you mean \"images\"?", "bale --help lists the commands"),
+            (
+                "imagse",
+                "unknown command \"imagse\"; did you mean \"images\"?",
+                "bale --help lists the commands",
+            ),
             ("stpo x", "unknown command \"stpo\"; did you mean \"stop\"?", "bale --help lists the commands"),
             ("frobnicate", "unknown command \"frobnicate\"", "bale --help lists the commands"),
             (
@@ -187,7 +195,11 @@ mod tests {
                 "run: IMAGE|./BUNDLE is missing",
                 "usage: bale run [OPTIONS] <IMAGE|./BUNDLE> [COMMAND]...",
             ),
-            ("exec", "exec: CONTAINER, COMMAND are missing", "usage: bale exec [OPTIONS] <CONTAINER> <COMMAND>..."),
+            (
+                "exec",
+                "exec: CONTAINER, COMMAND are missing",
+                "usage: bale exec [OPTIONS] <CONTAINER> <COMMAND>...",
+            ),
             (
                 "run --pull somtimes x",
                 "run: --pull \"somtimes\": want always, missing or never",

@@ -32,6 +32,9 @@ pub struct RegistryArgs {
     /// Check the registry's certificate; with =false plain http is allowed too
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     tls_verify: bool,
+    /// Host of a token service that may get the credentials although it is not the registry's
+    #[arg(long, value_name = "HOST", env = "BALE_TRUST_REALM", value_delimiter = ',')]
+    trust_realm: Vec<String>,
 }
 
 impl RegistryArgs {
@@ -41,6 +44,7 @@ impl RegistryArgs {
         if !self.tls_verify {
             settings.insecure.push(registry.to_owned());
         }
+        settings.trusted_realms.clone_from(&self.trust_realm);
         settings
     }
 }
