@@ -175,12 +175,14 @@ impl Plan {
     fn repair_links(&mut self, view: &View) -> Result<()> {
         for (index, lower) in view.layers.iter().enumerate().rev() {
             for (link, target) in &lower.links {
+                // Looked for also when nothing will be seen of the link: who unpacks in sequence fails there (docker,
+                // umoci, `bale bundle`), and an image is to be good for all or none.
+                let source = find_source(view, index, target, 0).within(|| {
+                    format!("layer {}: hard link {} to {}", lower.diff_id.short(), show(link), show(target))
+                })?;
                 if view.is_hidden(0, index, link)? || view.has(index, link)? {
                     continue;
                 }
-                let source = find_source(view, index, target, 0).within(|| {
-                    format!("layer {}: hard link {} to {}", lower.diff_id, show(link), show(target))
-                })?;
                 // Its sibling becomes the same file, unless a layer above has replaced it.
                 if let Found::Leaf(leaf) = view.find(0, &source.path)?
                     && leaf.layer == source.layer

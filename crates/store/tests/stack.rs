@@ -211,6 +211,11 @@ fn a_hard_link_to_nothing_is_told() {
         (vec![dir("d", 0o755)], vec![link("b", "a")]),
         (vec![dir("d", 0o755)], vec![link("b", "d")]),
         (vec![dir("d", 0o755)], vec![link("a", "b"), link("b", "a")]),
+        // Nothing of these would be seen, and unpacked in sequence they fail.
+        (vec![dir("d", 0o755)], vec![link("b", "a"), file("b", "mine")]),
+        (vec![dir("d", 0o755)], vec![link("b", "a"), file("a", "too late")]),
+        (vec![link("b", "a")], vec![file("b", "above")]),
+        (vec![link("d/b", "a")], vec![file(".wh.d", "")]),
     ] {
         let fault = stack(&store, &[lower, upper]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Corrupt, "{fault:?}");
