@@ -121,10 +121,11 @@ impl<'a> Init<'a> {
             }
             Op::AttachRoot { source, at: place } => self.attach_root(*source, place.as_deref()),
             Op::OpenNull => self.open_null(),
-            Op::Mount { kind, options, attributes, after, target, no_links, copy_up } => {
+            Op::Mount { kind, options, attributes, after, target, no_links, copy_up, keep_mode } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
+                let mode = if *keep_mode { files::mode_if_there(self.root()?, target)? } else { None };
                 let target = self.open(target, want)?;
-                let tree = self.make_mount(kind, options, *attributes)?;
+                let tree = self.make_mount(kind, options, mode, *attributes)?;
                 if *copy_up {
                     files::copy_up(target.as_fd(), tree.as_fd())?;
                 }
@@ -277,9 +278,15 @@ impl<'a> Init<'a> {
         &mut self,
         kind: &std::ffi::CStr,
         options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+        mode: Option<u32>,
         attributes: u64,
     ) -> Result<OwnedFd, Failure> {
         let context = FsContext::open(kind).map_err(at(Call::FsOpen))?;
+        if let Some(mode) = mode {
+            let text = files::octal(mode);
+            let text = std::ffi::CStr::from_bytes_until_nul(&text).unwrap_or(c"1777");
+            context.set(c"mode", Some(text)).map_err(at(Call::FsCreate))?;
+        }
         let made =
             configure(&context, options).and_then(|()| context.mount(attributes).map_err(at(Call::FsMount)));
         if made.is_err() {

@@ -67,6 +67,20 @@ pub fn open_if_there(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Own
     }
 }
 
+/// Returns the permission bits of a directory below the root, if it is there.
+pub fn mode_if_there(root: BorrowedFd<'_>, target: &Target) -> Result<Option<u32>, Failure> {
+    let Some(fd) = open_if_there(root, target)? else { return Ok(None) };
+    let stat = rustix::fs::fstat(&fd).map_err(at(Call::OpenTarget))?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(is_directory.then_some(stat.st_mode & 0o7777))
+}
+
+/// Writes permission bits as `0755` and a zero byte: nothing is allocated here.
+pub fn octal(mode: u32) -> [u8; 5] {
+    let digit = |shift: u32| b'0' + (mode >> shift & 7) as u8;
+    [digit(9), digit(6), digit(3), digit(0), 0]
+}
+
 /// Opens a directory below the root with `O_PATH`.
 pub fn open_directory(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<OwnedFd> {
     open_below(root, path, OFlags::PATH | OFlags::DIRECTORY, IN_ROOT)

@@ -161,6 +161,8 @@ impl Builder<'_> {
             let change = Attributes { set: attr::RDONLY, ..Attributes::default() };
             self.late.push(Op::SetMount { target: target.clone(), change });
         }
+        let is_tmpfs = kind == "tmpfs";
+        let has_mode = options_of_fs.iter().any(|(key, _)| key.as_bytes() == b"mode");
         let after =
             Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
         self.ops.push(Op::Mount {
@@ -170,7 +172,8 @@ impl Builder<'_> {
             after,
             target,
             no_links: matches!(kind, "proc" | "sysfs"),
-            copy_up: options.copy_up && kind == "tmpfs",
+            copy_up: options.copy_up && is_tmpfs,
+            keep_mode: is_tmpfs && !has_mode,
         });
         Ok(())
     }

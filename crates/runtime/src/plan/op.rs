@@ -148,6 +148,8 @@ pub enum Op {
         no_links: bool,
         /// Copies what the target holds into it (`tmpcopyup`).
         copy_up: bool,
+        /// Its root gets the mode of the directory that it covers, if there was one (a tmpfs without `mode=`, as runc).
+        keep_mode: bool,
     },
     /// Attaches a tree that the parent cloned.
     Bind {
@@ -367,7 +369,7 @@ impl fmt::Display for Op {
                 write!(f, "attach the root file system at {}", at.to_string_lossy())
             }
             Self::OpenNull => write!(f, "open /dev/null"),
-            Self::Mount { kind, target, options, attributes, copy_up, .. } => {
+            Self::Mount { kind, target, options, attributes, copy_up, keep_mode, .. } => {
                 write!(f, "mount {} on {target}", kind.to_string_lossy())?;
                 if f.alternate() {
                     write!(f, " attributes {attributes:#x}")?;
@@ -378,6 +380,7 @@ impl fmt::Display for Op {
                         }
                     }
                     f.write_str(if *copy_up { " (copy up)" } else { "" })?;
+                    f.write_str(if *keep_mode { " (mode kept)" } else { "" })?;
                 }
                 Ok(())
             }
