@@ -21,7 +21,7 @@ use crate::parent::{self, Answers, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{Choices, Plan};
 use crate::timings::Timings;
-use crate::{facts, hooks, life, sources};
+use crate::{facts, hooks, life, net_devices, sources};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
 pub(crate) const RESULT_FIFO: &str = "result.fifo";
@@ -334,7 +334,10 @@ fn finish(
     let answers = Answers {
         id_maps: plan.id_maps.as_ref(),
         limits: &limits,
-        hooks: &|pid| runtime_hooks(options, shown, pid),
+        hooks: &|pid| {
+            net_devices::move_in(&plan.net_devices, pid)?;
+            runtime_hooks(options, shown, pid)
+        },
         unit: &|_| Err(cgroup::systemd::unsupported()),
         listener: &|child, detail| send_listener(options, shown, child, detail),
     };

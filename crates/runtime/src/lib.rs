@@ -13,6 +13,7 @@ pub mod init;
 mod kept;
 mod life;
 mod listener;
+mod net_devices;
 mod options;
 mod parent;
 pub mod plan;

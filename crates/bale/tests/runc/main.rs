@@ -6,4 +6,5 @@ mod exec;
 mod life;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod stage;

@@ -6,6 +6,7 @@
 pub mod devices;
 mod exec;
 mod mounts;
+mod net_devices;
 pub mod op;
 pub mod options;
 pub mod process;
@@ -141,6 +142,15 @@ pub struct IdMap {
     pub recursive: bool,
 }
 
+/// A network device to move in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetDevice {
+    /// Its name outside.
+    pub name: String,
+    /// Its name inside.
+    pub new_name: String,
+}
+
 /// All decisions about a container.
 #[derive(Debug)]
 pub struct Plan {
@@ -154,6 +164,8 @@ pub struct Plan {
     pub time: Option<Vec<(String, TimeOffset)>>,
     /// Id maps that the parent writes.
     pub id_maps: Option<(Vec<IdMapping>, Vec<IdMapping>)>,
+    /// Network devices that the parent moves in.
+    pub net_devices: Vec<NetDevice>,
     /// Done by init, in order.
     pub ops: Vec<Op>,
     /// The program.
@@ -230,6 +242,7 @@ impl Builder<'_> {
     fn build(mut self) -> Result<Plan> {
         let filter = compile(self.linux.seccomp.as_ref())?;
         let personality = self.personality()?;
+        let net_devices = net_devices::read(self.linux)?;
         let join_pid = self.namespaces()?;
         self.before_mounts()?;
         let rootfs = self.root()?;
@@ -252,6 +265,7 @@ impl Builder<'_> {
                 .makes(NamespaceKind::User)
                 .then(|| (self.linux.uid_mappings.clone(), self.linux.gid_mappings.clone())),
             sources: self.sources,
+            net_devices,
             ops: self.ops,
             program,
             filter: filter.unwrap_or_default(),
@@ -330,9 +344,6 @@ impl Builder<'_> {
         let missing = |path: &str| {
             Err(Fault::new(Kind::Unsupported, format!("config.json: {path} is not supported yet")))
         };
-        if !self.linux.net_devices.is_empty() {
-            return missing("linux.netDevices");
-        }
         if self.linux.intel_rdt.is_some() {
             return missing("linux.intelRdt");
         }
@@ -468,10 +479,12 @@ impl Builder<'_> {
     }
 
     fn hooks_before_pivot(&mut self) -> Result<()> {
-        let Some(hooks) = &self.config.hooks else { return Ok(()) };
-        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        let hooks = self.config.hooks.as_ref();
+        let outer = hooks.is_some_and(|h| !h.prestart.is_empty() || !h.create_runtime.is_empty());
+        if outer || !self.linux.net_devices.is_empty() {
             self.ops.push(Op::Sync(Point::RuntimeHooks));
         }
+        let Some(hooks) = hooks else { return Ok(()) };
         for (index, hook) in hooks.create_container.iter().enumerate() {
             let path = format!("hooks.createContainer[{index}]");
             let hook = self.inner_hook(&path, hook, Status::Creating)?;
@@ -755,6 +768,9 @@ impl fmt::Display for Plan {
         writeln!(f, "clone {:#x}", self.clone_flags)?;
         for (index, source) in self.sources.iter().enumerate() {
             writeln!(f, "source {index}: {source:?}")?;
+        }
+        for NetDevice { name, new_name } in &self.net_devices {
+            writeln!(f, "network device {name} becomes {new_name}")?;
         }
         for (index, op) in self.ops.iter().enumerate() {
             writeln!(f, "{index:3} {op:#}")?;

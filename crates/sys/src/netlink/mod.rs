@@ -1,10 +1,17 @@
-//! Just enough of rtnetlink for a container: `lo` up. No allocation: usable after clone.
+//! Just enough of rtnetlink for a container: `lo` up ([`loopback_up`] allocates nothing and is usable after clone), and
+//! devices that move ([`Route`]).
+
+mod message;
+mod route;
 
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, Result};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+pub use message::{Address, Link, Malformed, Message, Request, attributes, messages};
+pub use route::Route;
 
 const RTM_NEWLINK: u16 = 16;
 const NLM_F_REQUEST: u16 = 1;
