@@ -174,9 +174,31 @@ pub fn kernel(data: &[u8]) {
     }
 }
 
+/// What the kernel answers on a socket of rtnetlink.
+pub fn netlink(data: &[u8]) {
+    use bale_sys::netlink::{Address, Link, Request, attributes, messages};
+    let Ok(found) = messages(data) else { return };
+    assert!(found.iter().map(|message| message.body.len() + 16).sum::<usize>() <= data.len());
+    for message in found {
+        if let Ok(list) = attributes(message.body) {
+            assert!(list.iter().map(|(_, payload)| payload.len() + 4).sum::<usize>() <= message.body.len());
+        }
+        if let Ok(link) = Link::read(message.body) {
+            assert!(!link.name.contains('\0') && link.name.len() <= message.body.len());
+        }
+        let Ok(address) = Address::read(message.body) else { continue };
+        // What is carried over is read back, but for what is no wish.
+        let request = Request::add_address(&address, address.index).bytes(1);
+        let read = messages(&request).ok().and_then(|sent| Address::read(sent[0].body).ok());
+        let read = read.expect("a request is well formed");
+        assert_eq!(Address { flags: 0, ..read }, Address { flags: 0, ..address });
+    }
+}
+
 #[cfg(test)]
 bale_testkit::fuzz_targets! {
     config_plan: 2000,
     seccomp: 1500,
     kernel: 10_000,
+    netlink: 10_000,
 }

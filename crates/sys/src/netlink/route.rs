@@ -14,6 +14,9 @@ const ANSWER_LIMIT_BYTES: usize = 64 << 20;
 /// A list that changes while it is made is asked for again, so many times.
 const ATTEMPTS: u32 = 20;
 
+/// Types and bodies of messages.
+type Answer = Vec<(u16, Vec<u8>)>;
+
 /// A socket in one network namespace: the one that its maker was in.
 #[derive(Debug)]
 pub struct Route {
@@ -85,8 +88,8 @@ impl Route {
         self.ask(&Request::add_address(address, link.index), call).map(drop)
     }
 
-    /// Sends a request and collects its answer: types and bodies.
-    fn ask(&mut self, request: &Request, call: impl Fn() -> String) -> Result<Vec<(u16, Vec<u8>)>> {
+    /// Sends a request and collects its answer.
+    fn ask(&mut self, request: &Request, call: impl Fn() -> String) -> Result<Answer> {
         for _ in 0..ATTEMPTS {
             if let Some(answer) = self.ask_once(request, &call)? {
                 return Ok(answer);
@@ -96,11 +99,7 @@ impl Route {
     }
 
     /// `None` when what was listed changed meanwhile.
-    fn ask_once(
-        &mut self,
-        request: &Request,
-        call: &impl Fn() -> String,
-    ) -> Result<Option<Vec<(u16, Vec<u8>)>>> {
+    fn ask_once(&mut self, request: &Request, call: &impl Fn() -> String) -> Result<Option<Answer>> {
         self.sequence += 1;
         let to = SocketAddrNetlink::new(0, 0);
         rustix::net::sendto(&self.socket, &request.bytes(self.sequence), SendFlags::empty(), &to)
