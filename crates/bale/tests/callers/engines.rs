@@ -90,7 +90,7 @@ tar -C $S/rootfs -cf box.tar .
 fn podman() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    stage.play(RUNC, &["bale-runc", "runc"], "host", PODMAN, include_str!("podman.txt"));
+    stage.play(&[RUNC], &["bale-runc", "runc"], "host", PODMAN, include_str!("podman.txt"));
     stage.assert_clean();
 }
 
@@ -99,7 +99,7 @@ fn podman() {
 fn podman_with_crun() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    stage.play(CRUN, &["crun"], "v2", PODMAN, include_str!("podman_crun.txt"));
+    stage.play(&[CRUN, RUNC], &["crun"], "v2", PODMAN, include_str!("podman_crun.txt"));
     stage.assert_clean();
 }
 
@@ -107,7 +107,7 @@ fn podman_with_crun() {
 fn docker() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    stage.play(RUNC, &["bale-runc"], "host", DOCKER, include_str!("docker.txt"));
+    stage.play(&[RUNC], &["bale-runc"], "host", DOCKER, include_str!("docker.txt"));
     stage.assert_clean();
 }
 
@@ -120,7 +120,7 @@ fn docker_with_buildkit() {
     }
     let [setup, end] = DOCKER;
     let setup = format!("{AS_RUNC}{}", setup.replace("DOCKER_BUILDKIT=0", "DOCKER_BUILDKIT=1"));
-    stage.play(RUNC, &["bale-runc"], "host", [&setup, end], include_str!("docker_buildkit.txt"));
+    stage.play(&[RUNC], &["bale-runc"], "host", [&setup, end], include_str!("docker_buildkit.txt"));
     stage.assert_clean();
 }
 
@@ -129,7 +129,7 @@ fn containerd() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
     stage.add_archive();
-    stage.play(RUNC, &["bale-runc"], "host", CONTAINERD, include_str!("containerd.txt"));
+    stage.play(&[RUNC], &["bale-runc"], "host", CONTAINERD, include_str!("containerd.txt"));
     stage.assert_clean();
 }
 
@@ -137,6 +137,6 @@ fn containerd() {
 fn buildah() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
-    stage.play(RUNC, &["bale-runc"], "host", BUILDAH, include_str!("buildah.txt"));
+    stage.play(&[RUNC], &["bale-runc"], "host", BUILDAH, include_str!("buildah.txt"));
     stage.assert_clean();
 }

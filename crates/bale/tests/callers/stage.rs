@@ -88,17 +88,21 @@ impl Stage {
     /// Plays a transcript with the engine's own runtime and then with bale by each name of `ours`.
     ///
     /// Engines of another age answer some lines otherwise: what their own runtime does not answer as written is not
-    /// asked of bale either, and is counted as left out.
-    pub fn play(&self, peer: &str, ours: &[&str], layout: &str, engine: [&str; 2], transcript: &str) {
+    /// asked of bale either, and is counted as left out. The first of `peers` that can run here at all is the judge.
+    pub fn play(&self, peers: &[&str], ours: &[&str], layout: &str, engine: [&str; 2], transcript: &str) {
         let steps = read(transcript);
-        let mut odd = self.play_once(Path::new(peer), layout, engine, &steps);
-        if odd.len() * 4 > steps.len() {
-            // It cannot run here at all, for a privilege that it wants: then it says nothing about the transcript.
+        let mut odd = Vec::new();
+        for peer in peers {
+            odd = self.play_once(Path::new(peer), layout, engine, &steps);
+            if odd.len() * 4 <= steps.len() {
+                for (line, _) in &odd {
+                    note_skip(&format!("this {peer} answers line {line} otherwise"));
+                }
+                break;
+            }
+            // It wants a privilege that is not here, and says nothing about the transcript.
             note_skip(&format!("this {peer} answers {} of {} lines otherwise", odd.len(), steps.len()));
             odd.clear();
-        }
-        for (line, _) in &odd {
-            note_skip(&format!("this {peer} answers line {line} otherwise"));
         }
         for name in ours {
             let mut wrong = self.play_once(&self.bale_as(name), layout, engine, &steps);
