@@ -260,22 +260,29 @@ pub fn architecture() -> &'static str {
 /// # Errors
 /// When the package cannot be fetched.
 pub fn busybox_rootfs(rootfs: &Path) -> io::Result<()> {
+    skeleton(rootfs)?;
+    let busybox = rootfs.join("bin/busybox");
+    match std::env::var_os(crate::BUSYBOX) {
+        Some(here) => fs::copy(here, &busybox).map(drop)?,
+        None => fetch_busybox(&busybox)?,
+    }
+    let applets = output_of(Command::new(&busybox).arg("--list"))?;
+    for applet in String::from_utf8_lossy(&applets).lines().filter(|a| *a != "busybox") {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
+    }
+    Ok(())
+}
+
+fn fetch_busybox(busybox: &Path) -> io::Result<()> {
     let cache = crate::cache_dir();
     let packages = Debian::open(&cache.join("apt"))?.download(&["busybox-static"], &[])?;
     let package = packages.iter().find(|p| p.name == "busybox-static");
     let package = package.ok_or_else(|| io::Error::other("apt gave no busybox-static"))?;
     let unpacked = crate::Scratch::new("busybox");
     debian::unpack(package, unpacked.path())?;
-    skeleton(rootfs)?;
-    let busybox = rootfs.join("bin/busybox");
     let source =
         ["usr/bin/busybox", "bin/busybox"].map(|name| unpacked.join(name)).into_iter().find(|p| p.is_file());
-    fs::copy(source.ok_or_else(|| io::Error::other("no busybox in busybox-static"))?, &busybox)?;
-    let applets = output_of(Command::new(&busybox).arg("--list"))?;
-    for applet in String::from_utf8_lossy(&applets).lines().filter(|a| *a != "busybox") {
-        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
-    }
-    Ok(())
+    fs::copy(source.ok_or_else(|| io::Error::other("no busybox in busybox-static"))?, busybox).map(drop)
 }
 
 /// Makes the folders and files that any root file system has.

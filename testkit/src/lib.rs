@@ -34,6 +34,10 @@ use std::process::{Command, Stdio};
 
 /// Set to `1` by `cargo xtask test --unprivileged`: tests that need root end early instead of failing.
 pub const UNPRIVILEGED: &str = "BALE_TEST_UNPRIVILEGED";
+/// Is `1` in the project's virtual machine.
+pub const VM: &str = "BALE_VM";
+/// Names a static busybox, for machines that have one and no network to fetch it from.
+pub const BUSYBOX: &str = "BALE_TEST_BUSYBOX";
 /// Names a file that gets one line for each test that ended early, for the closing count.
 pub const SKIPS: &str = "BALE_TEST_SKIPS";
 
@@ -72,6 +76,26 @@ pub fn has_root(need: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root, "this test needs {need}: run it as root, or set {UNPRIVILEGED}=1 to leave it out");
     true
+}
+
+/// Ends the test early outside of the project's virtual machine (`cargo xtask vm test`).
+#[macro_export]
+macro_rules! require_vm {
+    () => {
+        if !$crate::in_vm() {
+            return;
+        }
+    };
+}
+
+/// Tells whether the test may go on; see [`require_vm!`].
+#[must_use]
+pub fn in_vm() -> bool {
+    let inside = std::env::var_os(VM).is_some_and(|v| v == "1");
+    if !inside {
+        note_skip("runs in the virtual machine: cargo xtask vm test");
+    }
+    inside
 }
 
 /// Notes that the calling test ends early for `reason`, so that the closing count can say so.

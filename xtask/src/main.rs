@@ -5,6 +5,7 @@
 //! | `cargo xtask demo` | builds `bale` and goes the whole way: an image of redis, a registry, a bundle, PONG |
 //! | `cargo xtask test` | format, lints, all tests, a small demo; installs what they need |
 //! | `cargo xtask bench` | measures `bale` beside the other tools of the field |
+//! | `cargo xtask vm` | runs a command in a virtual machine with systemd and all of cgroup v2 |
 //! | `cargo xtask deps` | compares the dependencies with the reviewed list `docs/dependencies.txt` |
 
 mod apt;
@@ -15,6 +16,7 @@ mod deps;
 mod first;
 mod run;
 mod test;
+mod vm;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ usage: cargo xtask COMMAND
                               (BALE_PEERS names another tree, or the suite); --no-peers leaves those out
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
                               measure beside the peers (needs root, and their tree: the command says how to make it)
+  vm [CMD... | test [--with RUNTIME] [NAME...]]
+                              boot Debian with systemd and all of cgroup v2 under qemu, run CMD there as root (or a shell)
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Some((&"bench", rest)) => bench::main(rest),
         Some((&"@bench", rest)) => bench::main_inside(rest),
         Some((&"deps", rest)) => deps::main(rest),
+        Some((&"vm", rest)) => vm::main(rest),
         Some((&"help" | &"--help" | &"-h", _)) => {
             say(USAGE);
             Ok(())
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Ended(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(Failure::Interrupted(signal)) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)),
         Err(failure) => told(&failure),
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bale_sys::signal::SignalFd;
 use bale_testkit::command::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 /// Why a command of `cargo xtask` ended early.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum Failure {
     Words(String),
     /// What went wrong was told already, where it happened.
     Told,
+    /// A command ended with this exit status, which is passed on.
+    Ended(i32),
 }
 
 /// The result of everything here.
@@ -34,6 +36,7 @@ impl fmt::Display for Failure {
             Self::Interrupted(signal) => write!(f, "interrupted (signal {signal})"),
             Self::Words(words) => f.write_str(words),
             Self::Told => f.write_str("failed; the reason is above"),
+            Self::Ended(code) => write!(f, "exit status {code}"),
         }
     }
 }
@@ -166,6 +169,13 @@ impl Runner {
         }
     }
 
+    /// Runs a child to its end at the terminal: with its input, and in the foreground.
+    pub fn attached(&mut self, command: &mut Command) -> Result<i32> {
+        self.check()?;
+        let child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        self.wait(child)
+    }
+
     fn wait(&mut self, child: Child) -> Result<i32> {
         self.wait_for(child, None)
     }
@@ -241,12 +251,19 @@ impl Runner {
 pub fn end_group(child: &mut Child) -> Result<()> {
     let pid = pid_of(child)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
-    let _ = kill_process_group(pid, Signal::TERM);
+    end(pid, Signal::TERM);
     let mut ready = [PollFd::new(&pidfd, PollFlags::IN)];
     poll(&mut ready, Some(&Timespec { tv_sec: 2, tv_nsec: 0 })).map_err(io::Error::from)?;
-    let _ = kill_process_group(pid, Signal::KILL);
+    end(pid, Signal::KILL);
     child.wait()?;
     Ok(())
+}
+
+/// Sends a signal to a group or, where a child was left in the group of its parent, to the child.
+fn end(pid: Pid, signal: Signal) {
+    if kill_process_group(pid, signal).is_err() {
+        let _ = kill_process(pid, signal);
+    }
 }
 
 fn pid_of(child: &Child) -> Result<Pid> {

@@ -1,0 +1,70 @@
+//! The tests that run in the virtual machine: built here, run there.
+
+use std::path::PathBuf;
+
+use bale_testkit::command::quoted;
+use bale_testkit::{BUSYBOX, SKIPS};
+use serde_json::Value;
+
+use crate::cargo::cargo;
+use crate::run::{Result, Runner, fail};
+
+/// Test programs of `bale` that are run there: what needs the machine, and the runtime's command line once more on
+/// a host that has all of cgroup v2.
+const PROGRAMS: &[&str] = &["vm"];
+
+/// What to run.
+#[derive(Debug, Default)]
+pub struct Choice<'a> {
+    /// The runtime in the place of `bale`.
+    pub with: Option<&'a str>,
+    /// Parts of the names of tests.
+    pub filters: Vec<&'a str>,
+}
+
+impl<'a> Choice<'a> {
+    /// Reads the words after `vm test`.
+    pub fn read(words: &[&'a str]) -> Result<Self> {
+        let mut choice = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--with" => choice.with = words.next().copied(),
+                other if other.starts_with('-') => {
+                    return fail(format!("unknown word {other:?}: vm test [--with RUNTIME] [NAME...]"));
+                }
+                name => choice.filters.push(name),
+            }
+        }
+        Ok(choice)
+    }
+}
+
+/// Builds the tests and returns the script that runs them.
+pub fn script(runner: &mut Runner, choice: &Choice<'_>) -> Result<String> {
+    let mut script = format!("export {BUSYBOX}=/usr/bin/busybox {SKIPS}=/vm/skips TMPDIR=/var/tmp\n");
+    if let Some(runtime) = choice.with {
+        script.push_str(&format!("export RUNTIME={}\n", quoted(runtime)));
+    }
+    script.push_str("failed=0\n");
+    let filters: Vec<String> = choice.filters.iter().map(|name| quoted(name)).collect();
+    for program in build(runner)? {
+        let program = quoted(&program.display().to_string());
+        // One after the other: two processors that are emulated have enough to do with one.
+        script.push_str(&format!("{program} --test-threads=1 {} || failed=1\n", filters.join(" ")));
+    }
+    script.push_str("exit $failed");
+    Ok(script)
+}
+
+fn build(runner: &mut Runner) -> Result<Vec<PathBuf>> {
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--quiet", "--message-format=json", "--package", "bale"]);
+    for program in PROGRAMS {
+        command.args(["--test", program]);
+    }
+    let said = runner.run(&mut command)?.success()?.stdout;
+    let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tests = messages.filter(|m| m["target"]["kind"] == serde_json::json!(["test"]));
+    Ok(tests.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).collect())
+}
