@@ -1,17 +1,19 @@
 //! Making a container and letting it start.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Locked, Phase, ProcessId, Record};
-use bale_spec::runtime::{Status, TimeOffset};
+use bale_spec::runtime::{Resources, Status, TimeOffset};
 use bale_sys::error::Call;
 use bale_sys::process::{self, Child};
 use bale_sys::{namespace, socket};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::cgroup::systemd::Unit;
 use crate::cgroup::{self, Handle, Host};
 use crate::init::report::{Failure, MESSAGE_MAX};
 use crate::init::{self, Inherited, words};
@@ -77,9 +79,15 @@ fn decide(options: &CreateOptions<'_>) -> Result<Plan> {
         );
     }
     if options.cgroup_manager == CgroupManager::Systemd {
-        return Err(cgroup::systemd::unsupported());
+        unit(options)?;
     }
     Plan::new(&options.config, &choices, &facts)
+}
+
+/// The systemd unit of the container.
+fn unit(options: &CreateOptions<'_>) -> Result<Unit> {
+    let path = options.config.linux.as_ref().and_then(|l| l.cgroups_path.as_deref());
+    cgroup::systemd::unit(Host::detect()?, path.filter(|path| !path.is_empty()), options.dir.id())
 }
 
 /// The path of the container's cgroup, as [`cgroup::create`] takes it.
@@ -103,9 +111,11 @@ fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> 
     }
     record.rootfs.clone_from(&plan.rootfs);
     record.annotations.clone_from(&options.config.annotations);
-    if options.cgroup_manager == CgroupManager::Cgroupfs {
-        record.cgroup = Some(cgroup::locate(Host::detect()?, &cgroup_path(options).0)?);
-    }
+    record.cgroup = match options.cgroup_manager {
+        CgroupManager::Cgroupfs => Some(cgroup::locate(Host::detect()?, &cgroup_path(options).0)?),
+        CgroupManager::Systemd => Some(cgroup::systemd::locate(Host::detect()?, &unit(options)?)?),
+        CgroupManager::Disabled => None,
+    };
     let mut kept = Kept::new(&options.config, plan);
     kept.no_new_keyring = options.no_new_keyring;
     record.runtime = serde_json::to_value(kept)
@@ -153,7 +163,11 @@ fn make_init(
     let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
     drop((theirs, fifos, opened));
     timings.stage("clone");
-    let finished = restrict(options, group).and_then(|()| {
+    let limited = match options.cgroup_manager {
+        CgroupManager::Systemd => start_unit(options, record, &child, timings),
+        _ => restrict(options, group),
+    };
+    let finished = limited.and_then(|()| {
         timings.stage("limits");
         finish(options, plan, record, locked, &child, &ours, timings)
     });
@@ -167,22 +181,38 @@ fn make_init(
 }
 
 fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
-    if options.cgroup_manager == CgroupManager::Disabled {
+    // systemd makes it around init, once there is one.
+    if options.cgroup_manager != CgroupManager::Cgroupfs {
         return Ok(None);
     }
-    let host = Host::detect()?;
-    let none = bale_spec::runtime::Resources::default();
-    let resources = options.config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&none);
     let (path, asked) = cgroup_path(options);
-    cgroup::prepare(host, &path, resources, asked).map(Some)
+    cgroup::prepare(Host::detect()?, &path, &resources_of(options), asked).map(Some)
+}
+
+fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
+    let given = options.config.linux.as_ref().and_then(|l| l.resources.as_ref());
+    given.map_or_else(|| Cow::Owned(Resources::default()), Cow::Borrowed)
+}
+
+/// Has systemd take init, which waits for it before anything else, into a unit with the limits.
+fn start_unit(
+    options: &CreateOptions<'_>,
+    record: &mut Record,
+    child: &Child,
+    timings: &mut Timings,
+) -> Result<()> {
+    let (resources, init) = (resources_of(options), (options.dir.id(), child.pid));
+    let annotations = &options.config.annotations;
+    let group = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations)?;
+    record.cgroup = Some(group.record());
+    timings.stage("systemd unit");
+    restrict(options, Some(&group))
 }
 
 /// Writes limits and device rules while init sets the container up; it waits for them before its program.
 fn restrict(options: &CreateOptions<'_>, group: Option<&Handle>) -> Result<()> {
     let Some(group) = group else { return Ok(()) };
-    let none = bale_spec::runtime::Resources::default();
-    let resources = options.config.linux.as_ref().and_then(|l| l.resources.as_ref()).unwrap_or(&none);
-    group.restrict(resources).within(|| format!("limit cgroup {:?}", cgroup_path(options).0))
+    group.restrict(&resources_of(options)).within(|| format!("limit cgroup {:?}", cgroup_path(options).0))
 }
 
 fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
@@ -338,7 +368,6 @@ fn finish(
             net_devices::move_in(&plan.net_devices, pid)?;
             runtime_hooks(options, shown, pid)
         },
-        unit: &|_| Err(cgroup::systemd::unsupported()),
         listener: &|child, detail| send_listener(options, shown, child, detail),
     };
     let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers)?;

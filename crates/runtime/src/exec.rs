@@ -199,7 +199,6 @@ fn start(
         id_maps: None,
         limits: &[],
         hooks: &|_| Ok(()),
-        unit: &|_| Ok(()),
         listener: &|child, number| match host.keeper {
             Some(keeper) => keeper.send(child, number),
             None => Err(Fault::new(Kind::Internal, "a listener without a keeper")),

@@ -199,7 +199,7 @@ fn end_processes(record: &Record) -> Result<()> {
 
 /// Removes cgroups of a record, with what is still in them.
 pub(crate) fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
-    cgroup::open(cgroup)?.remove()
+    cgroup::remove(cgroup)
 }
 
 fn poststop(record: &Record) -> Result<()> {
@@ -271,7 +271,13 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
     if status(&record) == Status::Stopped {
         return Err(Fault::new(Kind::Conflict, "container not running"));
     }
-    open_cgroup(&record)?.update(resources).within(|| "update the limits")
+    let limit = || {
+        if let Some(unit) = cgroup_of(&record).and_then(|cgroup| cgroup.unit.as_deref()) {
+            cgroup::systemd::update(unit, resources)?;
+        }
+        open_cgroup(&record)?.update(resources)
+    };
+    limit().within(|| "update the limits")
 }
 
 /// Tells whether the OOM killer was at work in the container: to be asked before [`teardown`].

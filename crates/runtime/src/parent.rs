@@ -40,8 +40,6 @@ pub struct Answers<'a> {
     pub limits: &'a [Op],
     /// Hooks prestart and createRuntime.
     pub hooks: &'a dyn Fn(i32) -> Result<()>,
-    /// Makes the systemd unit around a pid.
-    pub unit: &'a dyn Fn(i32) -> Result<()>,
     /// Sends the seccomp listener on, a descriptor of this number in the process.
     pub listener: &'a dyn Fn(&Child, i32) -> Result<()>,
 }
@@ -111,10 +109,9 @@ fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Resul
             Some((uids, gids)) => crate::sources::write_id_maps(child.pid, uids, gids),
             None => Ok(()),
         },
-        p if p == Point::Unit as u8 => (answers.unit)(child.pid),
         p if p == Point::RuntimeHooks as u8 => (answers.hooks)(child.pid),
-        // They are written before init is followed.
-        p if p == Point::Limited as u8 => Ok(()),
+        // Both are done before init is followed.
+        p if p == Point::Unit as u8 || p == Point::Limited as u8 => Ok(()),
         p if p == Point::Limits as u8 => set_limits(child.pid, answers.limits),
         p if p == Point::Listener as u8 => (answers.listener)(child, detail),
         other => Err(Fault::new(Kind::Internal, format!("init waits at an unknown point {other}"))),

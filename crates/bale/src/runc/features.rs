@@ -51,7 +51,7 @@ pub fn text() -> String {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,
@@ -75,7 +75,7 @@ pub fn text() -> String {
             "org.opencontainers.runc.checkpoint.enabled": "false",
             "org.opencontainers.runc.version": env!("CARGO_PKG_VERSION"),
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [bale_runtime::cgroup::systemd::ANNOTATIONS],
     });
     // Plain data: it cannot fail.
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"

@@ -183,6 +183,11 @@ impl Handle {
         Ok(())
     }
 
+    /// Kills what is left in it, and waits for its end.
+    pub(super) fn end_all(&self) -> Result<()> {
+        if self.pids()?.is_empty() { Ok(()) } else { self.end_processes(Instant::now() + PATIENCE) }
+    }
+
     fn remove_directories(&self) -> bale_sys::Result<()> {
         self.groups().try_for_each(Group::remove)
     }

@@ -102,6 +102,8 @@ pub struct Handle {
     v1: Vec<V1Group>,
     unified: Option<Group>,
     tasks: Vec<OwnedFd>,
+    /// The systemd unit that it belongs to.
+    unit: Option<String>,
     /// What [`prepare`] made, for [`Handle::unmake`].
     made: Made,
 }
@@ -340,6 +342,22 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
     Ok(handle)
 }
 
+/// Removes the cgroups of a record, with all processes that are left in them, and its systemd unit.
+///
+/// # Errors
+/// `Conflict` when a process does not die in time; systemd's words.
+pub fn remove(record: &bale_record::Cgroup) -> Result<()> {
+    let handle = open(record)?;
+    let Some(unit) = &record.unit else { return handle.remove() };
+    // With its last process a scope ends; without its cgroup there is none.
+    if record.unified.is_some() && handle.unified.is_none() {
+        return Ok(());
+    }
+    handle.end_all()?;
+    systemd::stop(unit)?;
+    handle.remove()
+}
+
 impl Handle {
     /// Returns the directory for `CLONE_INTO_CGROUP`; none without a v2 hierarchy.
     #[must_use]
@@ -382,7 +400,7 @@ impl Handle {
         bale_record::Cgroup {
             unified: self.unified.as_ref().map(|group| group.path().to_owned()),
             v1: self.v1.iter().flat_map(paths).collect(),
-            unit: None,
+            unit: self.unit.clone(),
         }
     }
 

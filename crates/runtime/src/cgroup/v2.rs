@@ -59,7 +59,7 @@ fn io_weight(weight: u16) -> u64 {
 }
 
 /// The value of `memory.swap.max`: v1 and the specification limit memory plus swap, v2 swap alone.
-fn swap_alone(limit: Option<i64>, swap: Option<i64>, current: Current<'_>) -> Result<Option<String>> {
+pub fn swap_alone(limit: Option<i64>, swap: Option<i64>, current: Current<'_>) -> Result<Option<String>> {
     let known = || current("memory.max").and_then(|text| text.trim().parse().ok());
     let invalid =
         |words: &str| Err(Fault::new(Kind::InvalidInput, format!("linux.resources.memory.swap: {words}")));

@@ -108,6 +108,9 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
         (Op::Sysctl { .. }, Call::Open, Errno::NOENT) => {
             Some("the kernel, or this namespace, has no such parameter")
         }
+        (Op::WriteLabel { .. }, _, Errno::NOENT) => {
+            Some("the profile is not loaded: apparmor_parser --replace FILE")
+        }
         (Op::EnterCwd, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
         (Op::Seccomp { .. }, _, Errno::ACCESS) => Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN"),
         (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => {

@@ -362,7 +362,11 @@ impl fmt::Display for Op {
                 write!(f, "write {:?} to {}", text(value), path.to_string_lossy())
             }
             Self::OpenLabel { .. } => write!(f, "open the file of the security label"),
-            Self::WriteLabel { value } => write!(f, "set the security label {:?}", text(value)),
+            // SELinux's labels have no verb in front.
+            Self::WriteLabel { value } => match value.strip_prefix(b"exec ") {
+                Some(profile) => write!(f, "apply the apparmor profile {:?}", text(profile)),
+                None => write!(f, "set the security label {:?}", text(value)),
+            },
             Self::PrivateMounts => write!(f, "make mounts private"),
             Self::AttachRoot { at: None, .. } => write!(f, "attach the root file system"),
             Self::AttachRoot { at: Some(at), .. } => {
