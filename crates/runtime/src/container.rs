@@ -136,7 +136,8 @@ fn make(
 ) -> Result<Created> {
     let group = make_cgroup(options)?;
     timings.stage("cgroup");
-    let made = make_init(options, plan, record, locked, group.as_ref(), timings);
+    let joined = make_rdt(plan, record);
+    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref(), timings));
     if let (Err(_), Some(group)) = (&made, &group) {
         // Init has ended; the first failure is the one that is told.
         let _ = group.remove();
@@ -207,6 +208,11 @@ fn start_unit(
     record.cgroup = Some(group.record());
     timings.stage("systemd unit");
     restrict(options, Some(&group))
+}
+
+fn make_rdt(plan: &Plan, record: &Record) -> Result<()> {
+    let Some(wanted) = &plan.rdt else { return Ok(()) };
+    Kept::rdt_of(record).map_or(Ok(()), |rdt| rdt.make(wanted))
 }
 
 /// Writes limits and device rules while init sets the container up; it waits for them before its program.
@@ -434,6 +440,9 @@ pub(crate) fn replace_pid_file(dir: &OwnedFd, name: &str, pid: i32) -> Result<()
 fn undo(options: &CreateOptions<'_>, record: &Record, locked: &Locked<'_>, before: Option<&Record>) {
     if let Some(cgroup) = &record.cgroup {
         let _ = life::remove_cgroup(cgroup);
+    }
+    if let Some(rdt) = Kept::rdt_of(record) {
+        let _ = rdt.remove();
     }
     for name in [START_FIFO, RESULT_FIFO] {
         let _ = rustix::fs::unlinkat(options.dir, name, rustix::fs::AtFlags::empty());

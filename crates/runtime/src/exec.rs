@@ -1,6 +1,7 @@
 //! A process in a running container.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Record};
@@ -23,7 +24,7 @@ use crate::parent::{self, Answers, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
 use crate::timings::Timings;
-use crate::{facts, life};
+use crate::{facts, life, rdt};
 
 /// Returns the process that the container was made with.
 ///
@@ -47,12 +48,17 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     // What is on the host is opened before the container's namespaces are joined.
     let group = open_group(&record, &options.cgroups)?;
     let filter = kept.filter()?;
+    let groups: Vec<PathBuf> = kept.rdt.iter().flat_map(|rdt| rdt.tasks()).collect();
+    let mut sources = vec![init];
+    for path in &groups {
+        sources.push(rdt::open(path)?);
+    }
     let keeper = keeper(&record, &kept, filter.as_ref())?;
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
     let proc = open_proc()?;
     timings.stage("open");
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    join(&init, kept.namespaces)?;
+    join(&sources[0], kept.namespaces)?;
     let root = open_root()?;
     let process = with_defaults(&options.process, &kept)?;
     let facts = facts::gather_exec(&process, &root, options.preserve_fds)?;
@@ -66,12 +72,13 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         no_new_keyring: kept.no_new_keyring,
         personality: kept.personality,
         memory_policy: kept.memory_policy.as_ref(),
+        groups: &groups,
         filter,
     };
     let plan = plan::exec(&process, choices, &facts)?;
     timings.stage("join and plan");
     let host = Host { group: &group, proc: &proc, keeper: keeper.as_ref(), record: &record };
-    let started = start(&options, &plan, &host, init, &OwnedFd::from(root))?;
+    let started = start(&options, &plan, &host, &sources, &OwnedFd::from(root))?;
     timings.stage("start");
     let finished = publish(&options, pid_file.as_ref(), &started);
     if finished.is_err() {
@@ -165,7 +172,7 @@ fn start(
     options: &ExecOptions<'_>,
     plan: &ExecPlan,
     host: &Host<'_>,
-    init: OwnedFd,
+    sources: &[OwnedFd],
     root: &OwnedFd,
 ) -> Result<Executed> {
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
@@ -177,9 +184,8 @@ fn start(
         }
         _ => None,
     };
-    let sources = [init];
     let given = Inherited {
-        sources: &sources,
+        sources,
         proc: host.proc,
         root: Some(root),
         tasks: host.group.tasks_fds(),

@@ -32,6 +32,7 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         selinux: labels && rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok(),
         kcore: rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok(),
         home,
+        resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds(preserve_fds),
     })
 }
@@ -46,6 +47,7 @@ pub fn gather_exec(process: &Process, root: &RootFd, preserve_fds: u32) -> Resul
         selinux: false,
         kcore: false,
         home: home.unwrap_or_else(|| "/".to_owned()),
+        resctrl: None,
         listen_fds: listen_fds(preserve_fds),
     })
 }

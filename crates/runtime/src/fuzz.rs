@@ -22,6 +22,7 @@ fn facts(layout: Layout) -> Facts {
         selinux: true,
         kcore: true,
         home: "/root".to_owned(),
+        resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),
     }
 }
@@ -62,6 +63,7 @@ pub fn config_plan(data: &[u8]) {
             place_stdio: true,
             no_new_keyring: false,
             personality: None,
+            groups: &[],
             memory_policy: config.linux.as_ref().and_then(|l| l.memory_policy.as_ref()),
             filter: None,
         };

@@ -46,6 +46,9 @@ pub(crate) struct Kept {
     /// NUMA policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<MemoryPolicy>,
+    /// Group of Intel RDT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::rdt::Group>,
     /// Filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<KeptFilter>,
@@ -93,6 +96,11 @@ impl Kept {
         Self::deserialize(&record.runtime).unwrap_or_default()
     }
 
+    /// Reads the group of Intel RDT alone.
+    pub fn rdt_of(record: &Record) -> Option<crate::rdt::Group> {
+        record.runtime.get("rdt").and_then(|rdt| crate::rdt::Group::deserialize(rdt).ok())
+    }
+
     /// Makes what a config and its plan say.
     pub fn new(config: &RuntimeConfig, plan: &crate::plan::Plan) -> Self {
         let hooks = config.hooks.clone().unwrap_or_default();
@@ -111,6 +119,7 @@ impl Kept {
             no_new_keyring: false,
             personality: plan.personality,
             memory_policy: linux.and_then(|l| l.memory_policy.clone()),
+            rdt: plan.rdt.as_ref().map(crate::rdt::Group::of),
             filter: KeptFilter::of(&plan.filter),
             listener: Listener::of(linux.and_then(|l| l.seccomp.as_ref())),
         }

@@ -17,6 +17,7 @@ mod net_devices;
 mod options;
 mod parent;
 pub mod plan;
+mod rdt;
 mod sources;
 mod timings;
 
@@ -26,7 +27,7 @@ pub mod seccomp;
 pub use container::{create, explain, start};
 pub use exec::{exec, process_of};
 pub use life::{
-    delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update,
+    delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update, update_rdt,
 };
 pub use options::{
     CgroupManager, CreateOptions, Created, ExecOptions, Executed, InitParent, RootSource, Stdio,

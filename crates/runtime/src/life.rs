@@ -194,7 +194,8 @@ fn end_processes(record: &Record) -> Result<()> {
                 .hint("it waits in the kernel, for a device or a file server"));
         }
     }
-    cgroup_of(record).map_or(Ok(()), remove_cgroup)
+    cgroup_of(record).map_or(Ok(()), remove_cgroup)?;
+    Kept::rdt_of(record).map_or(Ok(()), |rdt| rdt.remove())
 }
 
 /// Removes cgroups of a record, with what is still in them.
@@ -280,6 +281,18 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
     limit().within(|| "update the limits")
 }
 
+/// Changes what a container may use of cache and memory bandwidth.
+///
+/// # Errors
+/// `Unsupported` for a container that was made without `linux.intelRdt`.
+pub fn update_rdt(dir: &Dir, l3_cache: Option<&str>, mem_bw: Option<&str>) -> Result<()> {
+    let missing = || {
+        let words = "updating a non-existent Intel RDT configuration is not supported";
+        Fault::new(Kind::Unsupported, words).hint("make the container with linux.intelRdt")
+    };
+    Kept::rdt_of(&load(dir)?).ok_or_else(missing)?.update(l3_cache, mem_bw)
+}
+
 /// Tells whether the OOM killer was at work in the container: to be asked before [`teardown`].
 #[must_use]
 pub fn oom_killed(dir: &Dir) -> bool {
@@ -296,5 +309,9 @@ pub fn stats(dir: &Dir) -> Result<cgroup::Stats> {
     if status(&record) == Status::Stopped {
         return Err(Fault::new(Kind::Conflict, "container not running"));
     }
-    open_cgroup(&record)?.stats()
+    let mut stats = open_cgroup(&record)?.stats()?;
+    if let Some(rdt) = Kept::rdt_of(&record) {
+        stats.intel_rdt = rdt.stats()?;
+    }
+    Ok(stats)
 }

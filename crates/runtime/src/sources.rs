@@ -29,6 +29,7 @@ fn open_one(source: &Source, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
             bind(path, *recursive, *no_follow, changes, idmap.as_ref())
         }
         Source::Cgroup { controller, change } => cgroup_directory(controller, *change, cgroup),
+        Source::Tasks { path } => crate::rdt::open(path),
         Source::Namespace { path, kind } => join(path, kind_flag(*kind)),
     }
 }

@@ -40,16 +40,16 @@ const UPDATE: &[Flag] = &[
 pub fn update(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let parsed = parse(UPDATE, arguments, false)?.at_most(1)?;
     let dir = global.container(&parsed)?;
-    for name in ["l3-cache-schema", "mem-bw-schema"] {
-        if parsed.last(name).is_some_and(|v| !v.is_empty()) {
-            return Err(Fault::new(Kind::Unsupported, format!("--{name} is not supported yet")));
-        }
-    }
     let resources = match parsed.last("resources").filter(|r| !r.is_empty()) {
         Some(path) => read(&path)?,
         None => flags(&parsed)?,
     };
     bale_runtime::update(&dir, &resources)?;
+    let schema = |name: &str| parsed.last(name).filter(|line| !line.is_empty());
+    let (l3_cache, mem_bw) = (schema("l3-cache-schema"), schema("mem-bw-schema"));
+    if l3_cache.is_some() || mem_bw.is_some() {
+        bale_runtime::update_rdt(&dir, l3_cache.as_deref(), mem_bw.as_deref())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

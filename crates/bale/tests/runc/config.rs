@@ -264,3 +264,22 @@ fn a_container_with_little_memory_runs() {
     }
     stage.assert_clean();
 }
+
+/// This machine's processor has none; what is done with it is shown by unit tests on a plain directory.
+#[test]
+fn intel_rdt_without_the_hardware_is_refused() {
+    require_root!();
+    let stage = Stage::new();
+    if std::path::Path::new("/sys/fs/resctrl/info").exists() {
+        bale_testkit::note_skip("needs a host without resctrl");
+        return;
+    }
+    let ran = stage.run("true", |c| c["linux"]["intelRdt"] = json!({"l3CacheSchema": "L3:0=f"}));
+    ran.fails_with("intelRdt");
+    let id = stage.create("true", |_| {});
+    for flag in ["--l3-cache-schema=L3:0=f", "--mem-bw-schema=MB:0=20"] {
+        assert_ne!(stage.runtime(["update", flag, &id]).code, 0, "{flag}");
+    }
+    stage.ok(["delete", "-f", &id]);
+    stage.assert_clean();
+}

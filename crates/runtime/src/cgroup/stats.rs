@@ -23,8 +23,8 @@ pub struct Stats {
     pub blkio: BlkioStats,
     /// Huge pages by size.
     pub hugetlb: BTreeMap<String, HugetlbStats>,
-    /// Intel RDT; empty.
-    pub intel_rdt: BTreeMap<String, String>,
+    /// Intel RDT; empty without a group.
+    pub intel_rdt: crate::rdt::RdtStats,
     /// Network interfaces; none are looked at.
     pub network_interfaces: Option<Vec<String>>,
 }

@@ -103,6 +103,9 @@ impl<'a> Init<'a> {
     fn execute(&mut self, op: &Op) -> Outcome {
         match op {
             Op::JoinCgroups => self.join_cgroups(),
+            Op::JoinGroup { source, .. } => {
+                rustix::io::write(self.source(*source)?, b"0").map(drop).map_err(at(Call::Write))
+            }
             Op::Join { source, kind } => {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }

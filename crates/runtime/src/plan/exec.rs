@@ -1,5 +1,7 @@
 //! Decisions about a process in a running container.
 
+use std::os::unix::ffi::OsStrExt;
+
 use bale_fault::Result;
 use bale_spec::runtime::{NamespaceKind, Process};
 
@@ -28,6 +30,8 @@ pub struct ExecChoices<'a> {
     pub personality: Option<u64>,
     /// NUMA policy.
     pub memory_policy: Option<&'a bale_spec::runtime::MemoryPolicy>,
+    /// `tasks` files of resctrl groups to join: sources 1 and on.
+    pub groups: &'a [std::path::PathBuf],
     /// The container's filter.
     pub filter: Option<Filter>,
 }
@@ -60,6 +64,10 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
     }
     if choices.join_cgroups {
         ops.push(Op::JoinCgroups);
+    }
+    for (source, path) in (1..).zip(choices.groups) {
+        let path = c_string("linux.intelRdt", path.as_os_str().as_bytes())?;
+        ops.push(Op::JoinGroup { source: Src(source), path });
     }
     match last {
         Some(list) => ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.final", list)?)),

@@ -13,6 +13,7 @@ pub mod process;
 
 use std::ffi::CString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bale_fault::{Fault, Kind, Result};
@@ -45,6 +46,8 @@ pub struct Facts {
     pub kcore: bool,
     /// Home directory of the user in the container.
     pub home: String,
+    /// Where resctrl is mounted, when the config asks for it.
+    pub resctrl: Option<PathBuf>,
     /// `LISTEN_FDS` of this process.
     pub listen_fds: Option<u32>,
 }
@@ -122,6 +125,11 @@ pub enum Source {
         /// Change of the mount.
         change: Attributes,
     },
+    /// The `tasks` file of a resctrl group.
+    Tasks {
+        /// Path of the host.
+        path: PathBuf,
+    },
     /// A namespace to join.
     Namespace {
         /// Path of the host.
@@ -166,6 +174,8 @@ pub struct Plan {
     pub id_maps: Option<(Vec<IdMapping>, Vec<IdMapping>)>,
     /// Network devices that the parent moves in.
     pub net_devices: Vec<NetDevice>,
+    /// The group of Intel RDT that the parent makes.
+    pub rdt: Option<crate::rdt::Wanted>,
     /// Done by init, in order.
     pub ops: Vec<Op>,
     /// The program.
@@ -243,6 +253,7 @@ impl Builder<'_> {
         let filter = compile(self.linux.seccomp.as_ref())?;
         let personality = self.personality()?;
         let net_devices = net_devices::read(self.linux)?;
+        let rdt = self.rdt()?;
         let join_pid = self.namespaces()?;
         self.before_mounts()?;
         let rootfs = self.root()?;
@@ -266,6 +277,7 @@ impl Builder<'_> {
                 .then(|| (self.linux.uid_mappings.clone(), self.linux.gid_mappings.clone())),
             sources: self.sources,
             net_devices,
+            rdt,
             ops: self.ops,
             program,
             filter: filter.unwrap_or_default(),
@@ -319,8 +331,7 @@ impl Builder<'_> {
                 return Err(invalid(name, "unable to set it without a uts namespace"));
             }
         }
-        self.check_user_namespace()?;
-        self.check_missing()
+        self.check_user_namespace()
     }
 
     fn check_user_namespace(&self) -> Result<()> {
@@ -335,17 +346,6 @@ impl Builder<'_> {
         }
         if !linux.time_offsets.is_empty() && !self.makes(NamespaceKind::Time) {
             return Err(invalid("linux.timeOffsets", "there are offsets, and no time namespace of its own"));
-        }
-        Ok(())
-    }
-
-    /// What is not done yet is refused, never passed over.
-    fn check_missing(&self) -> Result<()> {
-        let missing = |path: &str| {
-            Err(Fault::new(Kind::Unsupported, format!("config.json: {path} is not supported yet")))
-        };
-        if self.linux.intel_rdt.is_some() {
-            return missing("linux.intelRdt");
         }
         Ok(())
     }
@@ -385,6 +385,13 @@ impl Builder<'_> {
             self.ops.push(Op::Sync(Point::Unit));
         } else if self.choices.cgroup && self.facts.layout != Layout::Unified {
             self.ops.push(Op::JoinCgroups);
+        }
+        if let Some(rdt) = self.rdt()? {
+            for path in rdt.group().tasks() {
+                let shown = c_string("linux.intelRdt", path.as_os_str().as_bytes())?;
+                let source = self.source(Source::Tasks { path });
+                self.ops.push(Op::JoinGroup { source, path: shown });
+            }
         }
         self.ops.push(Op::AllProcessors);
         let mut join_pid = None;
@@ -464,10 +471,7 @@ impl Builder<'_> {
             !(h.prestart.is_empty() && h.create_runtime.is_empty() && h.create_container.is_empty())
         });
         let at = match &source {
-            Source::Root { path, .. } if seen => {
-                use std::os::unix::ffi::OsStrExt;
-                Some(c_string("root.path", path.as_os_str().as_bytes())?)
-            }
+            Source::Root { path, .. } if seen => Some(c_string("root.path", path.as_os_str().as_bytes())?),
             _ => None,
         };
         let source = self.source(source);
@@ -650,6 +654,11 @@ impl Builder<'_> {
         }
         self.ops.push(if self.choices.cgroup { Op::Sync(Point::Limited) } else { Op::Announce });
         Ok(())
+    }
+
+    fn rdt(&self) -> Result<Option<crate::rdt::Wanted>> {
+        let read = |config| crate::rdt::read(config, self.choices.id, self.facts.resctrl.as_deref());
+        self.linux.intel_rdt.as_ref().map(read).transpose()
     }
 
     fn personality(&self) -> Result<Option<u64>> {

@@ -89,6 +89,13 @@ pub struct InnerHook {
 pub enum Op {
     /// Writes `0` to the `tasks` file of every v1 cgroup.
     JoinCgroups,
+    /// Writes `0` to the `tasks` file of a resctrl group.
+    JoinGroup {
+        /// The file.
+        source: Src,
+        /// Its path, for people.
+        path: CString,
+    },
     /// Joins a namespace.
     Join {
         /// Which.
@@ -354,6 +361,7 @@ impl fmt::Display for Op {
         let text = String::from_utf8_lossy;
         match self {
             Self::JoinCgroups => write!(f, "join the cgroups"),
+            Self::JoinGroup { path, .. } => write!(f, "join {}", path.to_string_lossy()),
             Self::Join { kind, .. } => write!(f, "join the {kind:?} namespace"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::Sync(point) => write!(f, "wait for the parent ({point:?})"),
