@@ -10,6 +10,9 @@ use super::flags::Here;
 use crate::exec::{Streams, start};
 use crate::exit;
 
+/// Docker's exit code for a relative working directory: its code for what its runtime refuses.
+const RELATIVE_WORKDIR: u8 = 128;
+
 /// Arguments of `bale exec`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,9 +51,11 @@ pub struct Args {
 /// Runs a command in a running container.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let detach = args.detach;
+    let relative = args.workdir.as_ref().is_some_and(|workdir| !workdir.starts_with('/'));
     Ok(execute(args, context).unwrap_or_else(|fault| {
         exit::report(&fault);
         match fault.kind() {
+            Kind::InvalidInput if relative && !detach => ExitCode::from(RELATIVE_WORKDIR),
             // As docker: there is no such container, it does not run, or its user does not exist.
             Kind::NotFound | Kind::Conflict | Kind::InvalidInput => ExitCode::FAILURE,
             // In the background no exit status of the program's is told.

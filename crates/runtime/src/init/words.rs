@@ -80,11 +80,23 @@ fn call_fault(failure: &Failure, text: &str, errno: Errno, op: Option<&Op>) -> F
     if !text.is_empty() {
         words.push_str(&format!(" (kernel: {text})"));
     }
-    let kind = bale_sys::error::kind(errno);
-    let fault = Fault::new(if kind == Kind::NotFound { Kind::Os } else { kind }, words);
+    let fault = Fault::new(call_kind(errno, op), words);
     match hint(failure.call, errno, op) {
         Some(hint) => fault.hint(hint),
         None => fault,
+    }
+}
+
+fn call_kind(errno: Errno, op: Option<&Op>) -> Kind {
+    match (op, errno) {
+        // Docker's exit codes for the working directory of exec are those for the program.
+        (Some(Op::Chdir(_)), Errno::NOENT | Errno::NOTDIR) => Kind::ProgramNotFound,
+        (Some(Op::Chdir(_)), Errno::ACCESS) => Kind::ProgramNotExecutable,
+        // What is missing is no container, image or file that the user named.
+        _ => match bale_sys::error::kind(errno) {
+            Kind::NotFound => Kind::Os,
+            kind => kind,
+        },
     }
 }
 
