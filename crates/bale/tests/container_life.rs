@@ -317,6 +317,24 @@ fn the_end_is_told_with_the_oom_killer() {
 }
 
 #[test]
+fn a_memory_limit_that_no_process_can_begin_with_is_said() {
+    bale_testkit::require_root!();
+    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+        bale_testkit::note_skip("needs the memory controller on cgroup v1");
+        return;
+    }
+    let bale = bale();
+    let bundle = bale.dir().join("bundle");
+    bale.ok(["bundle".as_ref(), "busybox".as_ref(), bundle.as_os_str()]);
+    bale.ok(["set", "./bundle", "linux.resources.memory.limit=4096"]);
+    let said = bale.fails(125, ["run", "--name", "tiny", "--net", "none", "./bundle"]);
+    // The kernel may refuse the limit while the container's first process is at work already.
+    let killed = said.contains("before its program ran") && said.contains("the limit is 4096 bytes");
+    assert!(killed || said.contains("unable to set memory limit (current usage: "), "{said}");
+    assert!(said.contains("524288"), "{said}");
+}
+
+#[test]
 fn a_killed_create_leaves_what_rm_and_the_next_one_clear_away() {
     bale_testkit::require_root!();
     let bale = bale();

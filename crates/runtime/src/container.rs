@@ -19,7 +19,7 @@ use crate::init::report::{Failure, MESSAGE_MAX};
 use crate::init::{self, Inherited, words};
 use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
-use crate::parent::{self, Answers, hook_state};
+use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{Choices, Plan};
 use crate::timings::Timings;
@@ -170,7 +170,7 @@ fn make_init(
     };
     let finished = limited.and_then(|()| {
         timings.stage("limits");
-        finish(options, plan, record, locked, &child, &ours, timings)
+        finish(options, plan, record, locked, (&child, &ours, group), timings)
     });
     match finished {
         Ok(terminal) => Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal }),
@@ -353,8 +353,7 @@ fn finish(
     plan: &Plan,
     record: &mut Record,
     locked: &Locked<'_>,
-    child: &Child,
-    ours: &OwnedFd,
+    (child, ours, group): (&Child, &OwnedFd, Option<&Handle>),
     timings: &mut Timings,
 ) -> Result<Option<OwnedFd>> {
     record.init = Some(ProcessId::of(child.pid)?);
@@ -376,7 +375,8 @@ fn finish(
         },
         listener: &|child, detail| send_listener(options, shown, child, detail),
     };
-    let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers)?;
+    let scene = Scene { proc: None, group };
+    let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers, scene)?;
     timings.stage("init");
     if let Some(socket) = &options.pidfd_socket {
         socket::send_fd(socket, b"standard", child.pidfd.as_fd()).call(|| "sendmsg(<pidfd socket>)")?;
@@ -513,12 +513,24 @@ fn let_go(dir: &Dir, record: &Record) -> Result<()> {
     let mut message = [0_u8; MESSAGE_MAX];
     let length = read_result(&result, &mut message)?;
     if length == 0 {
-        return Ok(());
+        return check_executed(record);
     }
     let failure = Failure::decode(&message[..length]);
     let failure = failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
     let (failure, text) = failure;
     Err(words::fault(&failure, &text, None, &Kept::of(record).program))
+}
+
+/// Init has closed its side: it became its program, or was killed.
+fn check_executed(record: &Record) -> Result<()> {
+    let Some(init) = &record.init else { return Ok(()) };
+    if Scene::default().has_executed(init.pid) {
+        return Ok(());
+    }
+    let group = record.cgroup.as_ref().and_then(|cgroup| cgroup::open(cgroup).ok());
+    let scene = Scene { proc: None, group: group.as_ref() };
+    // One that is gone was seen to be so by others.
+    init.open()?.map_or(Ok(()), |pidfd| Err(scene.death(&Child { pid: init.pid, pidfd })))
 }
 
 /// Reads init's answer: 0 bytes when exec (or death) closed its side.

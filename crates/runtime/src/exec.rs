@@ -20,7 +20,7 @@ use crate::init::{self, Filter, Inherited};
 use crate::kept::Kept;
 use crate::listener::Keeper;
 use crate::options::{ExecOptions, Executed, InitParent, Stdio};
-use crate::parent::{self, Answers, hook_state};
+use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
 use crate::timings::Timings;
@@ -211,7 +211,8 @@ fn start(
         },
     };
     let program = options.process.args.first().map_or("", String::as_str);
-    match parent::follow(&ours, &child, &plan.ops, program, &answers) {
+    let scene = Scene { proc: Some(host.proc), group: Some(host.group) };
+    match parent::follow(&ours, &child, &plan.ops, program, &answers, scene) {
         Ok(progress) => {
             let program = match progress.moved {
                 // The first process ends once it has told of the second. A sibling is its parent's to reap.

@@ -8,6 +8,7 @@ use bale_sys::error::Call as _;
 use bale_sys::process::{self, Child, Ended};
 use bale_sys::{identity, socket};
 
+use crate::cgroup::Handle;
 use crate::init::report::{ANNOUNCED, FAILURE, Failure, MESSAGE_MAX, MOVED, READY, SYNC};
 use crate::init::words;
 use crate::plan::op::{Op, Point};
@@ -32,6 +33,15 @@ impl Progress {
     }
 }
 
+/// Where a process is seen from, and what limits it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scene<'a> {
+    /// The host's `/proc`, where this process's own is another.
+    pub proc: Option<&'a OwnedFd>,
+    /// Its cgroups.
+    pub group: Option<&'a Handle>,
+}
+
 /// What the parent does where init waits.
 pub struct Answers<'a> {
     /// Id maps.
@@ -54,13 +64,34 @@ pub fn follow(
     ops: &[Op],
     program: &str,
     answers: &Answers<'_>,
+    scene: Scene<'_>,
 ) -> Result<Progress> {
     let mut progress = Progress::default();
-    let followed = follow_to_end(socket, child, ops, program, answers, &mut progress);
+    let mut followed = follow_to_end(socket, child, ops, program, answers, &mut progress);
+    let last = progress.moved.as_ref().unwrap_or(child);
+    let died = match followed {
+        Ok(End::Silent) => true,
+        Ok(End::Announced) => !scene.has_executed(last.pid),
+        _ => false,
+    };
+    if died {
+        followed = Err(scene.death(last));
+    }
     if let (Err(_), Some(moved)) = (&followed, &progress.moved) {
         end(moved);
     }
-    followed.map(|()| progress)
+    followed.map(|_| progress)
+}
+
+/// Where init's words end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It waits for start.
+    Ready,
+    /// The program runs, or init was killed just before.
+    Announced,
+    /// Init is dead.
+    Silent,
 }
 
 fn follow_to_end(
@@ -70,13 +101,13 @@ fn follow_to_end(
     program: &str,
     answers: &Answers<'_>,
     progress: &mut Progress,
-) -> Result<()> {
+) -> Result<End> {
     let mut announced = false;
     let mut message = [0_u8; MESSAGE_MAX];
     loop {
         let (length, fd) = socket::receive(socket, &mut message).call(|| "recvmsg(<init>)")?;
         if length == 0 {
-            return if announced { Ok(()) } else { Err(silent_end(child)) };
+            return Ok(if announced { End::Announced } else { End::Silent });
         }
         if let Some(fd) = fd {
             progress.take(&message[..length], fd);
@@ -90,7 +121,7 @@ fn follow_to_end(
                 let (failure, text) = failure;
                 return Err(words::fault(&failure, &text, ops.get(usize::from(failure.op)), program));
             }
-            READY => return Ok(()),
+            READY => return Ok(End::Ready),
             ANNOUNCED => announced = true,
             SYNC => {
                 announced |= message[1] == Point::Limited as u8;
@@ -130,17 +161,68 @@ fn set_limits(pid: i32, limits: &[Op]) -> Result<()> {
     Ok(())
 }
 
-/// Init died without a word: the kernel killed it, most often for memory.
-fn silent_end(child: &Child) -> Fault {
-    match process::try_wait(&child.pidfd) {
-        Ok(Some(Ended::Signal(9))) => {
-            Fault::new(Kind::Exhausted, "init was killed while it set the container up")
-                .hint("the memory limit may be too low, or somebody killed it")
+/// Flag of a process that has executed no program yet (linux/sched.h).
+const PF_FORKNOEXEC: u64 = 0x40;
+
+impl Scene<'_> {
+    /// Tells whether a process has become its program: the kernel clears the flag before it closes what is to be closed
+    /// by exec. One that was reaped meanwhile counts as one that has.
+    pub fn has_executed(self, pid: i32) -> bool {
+        let flags = self.stat(pid).and_then(|stat| stat.flags());
+        flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+    }
+
+    /// Says how a process ended that did so without a word: the kernel killed it, most often for memory.
+    pub fn death(self, child: &Child) -> Fault {
+        // It has closed its socket, which is one of the last things that it does.
+        let _ = process::wait_end(&child.pidfd, Some(1000));
+        let told = process::try_wait(&child.pidfd).ok().flatten().or_else(|| process::exit_of(&child.pidfd));
+        // A sibling is its parent's to wait for.
+        let ended = told.or_else(|| self.stat(child.pid)?.ended());
+        match ended {
+            Some(Ended::Signal(9)) => {
+                let words = "the process was killed before its program ran";
+                match self.group.and_then(Handle::killed_for_memory) {
+                    Some(cause) => Fault::new(Kind::Exhausted, words).caused_by(cause),
+                    None => Fault::new(Kind::Exhausted, words).hint("somebody killed it"),
+                }
+            }
+            Some(ended) => {
+                Fault::new(Kind::Os, format!("the process ended before its program ran: {ended:?}"))
+            }
+            None => Fault::new(Kind::Os, "the process closed its socket before its program ran"),
         }
-        Ok(Some(ended)) => {
-            Fault::new(Kind::Os, format!("init ended while it set the container up: {ended:?}"))
-        }
-        _ => Fault::new(Kind::Os, "init closed its socket while it set the container up"),
+    }
+
+    fn stat(self, pid: i32) -> Option<Stat> {
+        let dir = self.proc.map_or(rustix::fs::CWD, AsFd::as_fd);
+        let path = if self.proc.is_some() { format!("{pid}/stat") } else { format!("/proc/{pid}/stat") };
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let file = rustix::fs::openat(dir, path, flags, rustix::fs::Mode::empty()).ok()?;
+        let mut text = [0_u8; 1024];
+        let length = rustix::io::read(&file, &mut text).ok()?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        // The name in field 2 may hold anything, brackets and spaces too.
+        Some(Stat(text[text.rfind(')')? + 2..].split(' ').map(str::to_owned).collect()))
+    }
+}
+
+/// Fields 3 on of `/proc/<pid>/stat`.
+struct Stat(Vec<String>);
+
+impl Stat {
+    fn flags(&self) -> Option<u64> {
+        self.0.get(6)?.parse().ok()
+    }
+
+    /// How a zombie ended.
+    fn ended(&self) -> Option<Ended> {
+        let status: i32 = self.0.get(49)?.trim().parse().ok()?;
+        let zombie = self.0.first().is_some_and(|state| state == "Z");
+        zombie.then_some(match status & 0x7f {
+            0 => Ended::Code(u8::try_from(status >> 8 & 0xff).unwrap_or(255)),
+            signal => Ended::Signal(signal),
+        })
     }
 }
 

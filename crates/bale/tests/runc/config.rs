@@ -244,6 +244,35 @@ fn hostile_documents_are_refused() {
 }
 
 #[test]
+fn too_little_memory_is_said() {
+    require_root!();
+    let stage = Stage::new();
+    if !stage.is_bale() {
+        return;
+    }
+    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+        bale_testkit::note_skip("needs the memory controller on cgroup v1");
+        return;
+    }
+    let floor = bale_runtime::cgroup::MEMORY_FLOOR_BYTES;
+    let ran = stage.run("exec true", |c| c["linux"]["resources"] = json!({"memory": {"limit": 4096}}));
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    // The kernel may refuse the limit while the container's first process is at work already.
+    let killed = ran.err.contains("before its program ran") && ran.err.contains("the limit is 4096 bytes");
+    assert!(killed || ran.err.contains("unable to set memory limit (current usage: "), "{ran:#?}");
+    assert!(ran.err.contains(&floor.to_string()), "{ran:#?}");
+    // A limit below what is in use already.
+    let id = stage.create("read -r line", |_| {});
+    let ran = stage.runtime(["update", "--memory", "4096", &id]);
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    for part in ["linux.resources.memory.limit", "current usage: ", "smallest limit that works now is "] {
+        assert!(ran.err.contains(part), "{part:?} is not in {ran:#?}");
+    }
+    stage.ok(["delete", "--force", &id]);
+    stage.assert_clean();
+}
+
+#[test]
 fn a_container_with_little_memory_runs() {
     require_root!();
     let stage = Stage::new();
@@ -258,7 +287,7 @@ fn a_container_with_little_memory_runs() {
     for _ in 0..20 {
         let ran = stage.run("exec true", |c| {
             c["process"]["args"] = json!(["/bin/true"]);
-            c["linux"]["resources"] = json!({"memory": {"limit": 512 << 10}});
+            c["linux"]["resources"] = json!({"memory": {"limit": bale_runtime::cgroup::MEMORY_FLOOR_BYTES}});
         });
         assert_eq!(ran.code, 0, "{ran:#?}");
     }

@@ -11,6 +11,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::Handle;
 use super::group::{Group, pause, wait_for};
 
+/// What v1 shows for no limit is the largest number of whole pages; v2's `max` is read as the largest number.
+const UNLIMITED_BYTES: u64 = 1 << 62;
 /// How long processes may take to die or to freeze; both are a matter of microseconds unless one waits for a device.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often v1's freezer, which has no event, is asked again.
@@ -160,6 +162,32 @@ impl Handle {
         };
         let count = |line: &str| line.strip_prefix("oom_kill ").and_then(|n| n.trim().parse().ok());
         Ok(text.unwrap_or_default().lines().find_map(count).unwrap_or(0))
+    }
+
+    /// Says what the memory limit was, where a process of it was killed and the OOM killer has been at work in it.
+    #[must_use]
+    pub fn killed_for_memory(&self) -> Option<Fault> {
+        let kills = self.oom_kills().ok().filter(|kills| *kills > 0)?;
+        let group = self.v1_group("memory").or(self.unified.as_ref())?;
+        let read = |v1, v2| group.read_number(v1).or_else(|| group.read_number(v2));
+        let limit = read("memory.limit_in_bytes", "memory.max").filter(|limit| *limit < UNLIMITED_BYTES);
+        let peak = read("memory.max_usage_in_bytes", "memory.peak");
+        let peak = peak.map_or_else(String::new, |peak| format!(", at most {peak} were used"));
+        let Some(limit) = limit else {
+            let words =
+                format!("memory ran out in a cgroup above, or on the host (OOM kills: {kills}{peak})");
+            return Some(Fault::new(Kind::Exhausted, words));
+        };
+        let words = format!("memory ran out: the limit is {limit} bytes{peak} (OOM kills: {kills})");
+        let fault = Fault::new(Kind::Exhausted, words);
+        Some(if limit < super::MEMORY_FLOOR_BYTES {
+            let floor = super::MEMORY_FLOOR_BYTES;
+            fault.hint(format!(
+                "raise linux.resources.memory.limit to {floor} at least, which is what starting a small program takes"
+            ))
+        } else {
+            fault.hint("raise linux.resources.memory.limit (--memory)")
+        })
     }
 
     /// Removes the cgroup in all hierarchies, with all below; kills what is left in it, and waits for its end.

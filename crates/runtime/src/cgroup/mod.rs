@@ -38,6 +38,9 @@ use setting::Setting;
 pub use stats::Stats;
 pub use v2::weight_of_shares;
 
+/// The least memory that a container of a small static program can be started with, in bytes.
+pub const MEMORY_FLOOR_BYTES: u64 = 512 << 10;
+
 /// The controllers that limits are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Controller {

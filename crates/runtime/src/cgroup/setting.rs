@@ -140,7 +140,11 @@ fn usage(group: &Group) -> Option<(String, String)> {
     let now = read("memory.usage_in_bytes", "memory.current")?;
     let peak = read("memory.max_usage_in_bytes", "memory.peak").unwrap_or(now);
     let words = format!("unable to set memory limit (current usage: {now}, peak usage: {peak})");
-    Some((words, "give a limit above the present usage; memory plus swap is at least memory".to_owned()))
+    let least = now.next_multiple_of(rustix::param::page_size() as u64).max(super::MEMORY_FLOOR_BYTES);
+    Some((
+        words,
+        format!("the smallest limit that works now is {least}; memory plus swap is at least memory"),
+    ))
 }
 
 fn allowed(group: &Group) -> String {
