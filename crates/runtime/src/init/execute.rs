@@ -33,6 +33,8 @@ pub(super) struct Init<'a> {
     label: Option<OwnedFd>,
     program_path: usize,
     umask: u32,
+    /// Every descriptor from here on is closed by exec.
+    closing: bool,
     /// Failures go to `result.fifo`: the parent is gone.
     detached: bool,
     /// The kernel's words about a failed mount.
@@ -56,6 +58,7 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         label: None,
         program_path: 0,
         umask: 0o022,
+        closing: false,
         detached: false,
         log: [0; TEXT_MAX],
         log_length: 0,
@@ -490,7 +493,9 @@ impl<'a> Init<'a> {
         place_fd(null.as_raw_fd(), number).map_err(at(Call::Dup))
     }
 
-    fn seccomp(&self, listener: bool) -> Outcome {
+    fn seccomp(&mut self, listener: bool) -> Outcome {
+        // What the filter may refuse comes before it: a profile without close_range is common.
+        self.close_on_exec()?;
         let loaded = seccomp::load(&self.filter.instructions, self.filter.flags);
         let fd = loaded.map_err(|error| at(Call::Seccomp)(error))?;
         match fd {
@@ -540,7 +545,8 @@ impl<'a> Init<'a> {
 
     fn wait_for_start(&mut self) -> Outcome {
         let Some((start, _)) = self.given.fifos else { return Ok(()) };
-        socket::send(self.given.parent, &[READY]).map_err(at(Call::Send))?;
+        // write, not send, as in `sync`: the filter is loaded already.
+        rustix::io::write(self.given.parent, &[READY]).map_err(at(Call::Write))?;
         self.detached = true;
         let mut word = [0_u8; 1];
         loop {
@@ -552,13 +558,22 @@ impl<'a> Init<'a> {
         }
     }
 
-    fn exec(&self) -> Failure {
+    /// Keeps the program from inheriting what it was not given; done once, as a filter may forbid it later.
+    fn close_on_exec(&mut self) -> Outcome {
+        if !self.closing {
+            close_on_exec_from(3 + self.given.preserve_fds).map_err(at(Call::None))?;
+            self.closing = true;
+        }
+        Ok(())
+    }
+
+    fn exec(&mut self) -> Failure {
         let Some(path) = self.program.candidates.get(self.program_path) else {
             return Failure::new(Call::NotInPath, Errno::NOENT.raw_os_error());
         };
         rustix::process::umask(Mode::from_raw_mode(self.umask));
-        if let Err(errno) = close_on_exec_from(3 + self.given.preserve_fds) {
-            return at(Call::None)(errno);
+        if let Err(failure) = self.close_on_exec() {
+            return failure;
         }
         default_signals();
         at(Call::Exec)(exec(path, &self.program.argv, &self.program.env))
@@ -630,5 +645,10 @@ fn executable(path: &std::ffi::CStr) -> Result<(), Errno> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(Errno::ISDIR);
     }
-    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)
+    match rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS) {
+        // The filter is loaded already and may be older than faccessat2; then exec has the last word.
+        Err(Errno::NOSYS | Errno::PERM) if stat.st_mode & 0o111 != 0 => Ok(()),
+        Err(Errno::NOSYS | Errno::PERM) => Err(Errno::ACCESS),
+        answer => answer,
+    }
 }
