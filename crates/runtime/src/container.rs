@@ -23,7 +23,7 @@ use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{Choices, Plan};
 use crate::timings::Timings;
-use crate::{facts, hooks, life, net_devices, sources};
+use crate::{facts, hooks, life, net_devices, shared_mounts, sources};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
 pub(crate) const RESULT_FIFO: &str = "result.fifo";
@@ -118,8 +118,7 @@ fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> 
     };
     let mut kept = Kept::new(&options.config, plan);
     kept.no_new_keyring = options.no_new_keyring;
-    record.runtime = serde_json::to_value(kept)
-        .map_err(|error| Fault::new(Kind::Internal, "write the record").caused_by(error))?;
+    kept.keep(&mut record)?;
     Ok(record)
 }
 
@@ -159,6 +158,10 @@ fn make_init(
     }
     let opened = sources::open(&plan.sources, record.cgroup.as_ref())?;
     timings.stage("open sources");
+    if let Some(root) = plan.host_root.and_then(|source| opened.get(usize::from(source.0))) {
+        shared_mounts::announce(record, root)?;
+        locked.save(record)?;
+    }
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
     let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
@@ -398,8 +401,11 @@ fn limits_of(options: &CreateOptions<'_>) -> Result<Vec<Op>> {
 
 fn runtime_hooks(options: &CreateOptions<'_>, record: &Record, pid: i32) -> Result<()> {
     let Some(config) = &options.config.hooks else { return Ok(()) };
-    let state = hook_state(record, pid, Status::Creating);
+    // Hooks of this old kind were written for a container that is created and about to start (runtime-spec 1.0.0,
+    // "Lifecycle"); the newer kinds are told what is true.
+    let state = hook_state(record, pid, Status::Created);
     hooks::run("prestart", &config.prestart, &state, options.bundle)?;
+    let state = hook_state(record, pid, Status::Creating);
     hooks::run("createRuntime", &config.create_runtime, &state, options.bundle)
 }
 
@@ -444,6 +450,7 @@ fn undo(options: &CreateOptions<'_>, record: &Record, locked: &Locked<'_>, befor
     if let Some(rdt) = Kept::rdt_of(record) {
         let _ = rdt.remove();
     }
+    let _ = shared_mounts::remove(record);
     for name in [START_FIFO, RESULT_FIFO] {
         let _ = rustix::fs::unlinkat(options.dir, name, rustix::fs::AtFlags::empty());
     }

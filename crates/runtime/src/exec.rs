@@ -24,7 +24,7 @@ use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
 use crate::timings::Timings;
-use crate::{facts, life, rdt};
+use crate::{facts, life, rdt, shared_mounts};
 
 /// Returns the process that the container was made with.
 ///
@@ -48,6 +48,9 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     // What is on the host is opened before the container's namespaces are joined.
     let group = open_group(&record, &options.cgroups)?;
     let filter = kept.filter()?;
+    let proc = open_proc()?;
+    let shared_root =
+        kept.shared_mounts.then(|| shared_mounts::root_of(&record, &init, &proc)).transpose()?;
     let groups: Vec<PathBuf> = kept.rdt.iter().flat_map(|rdt| rdt.tasks()).collect();
     let mut sources = vec![init];
     for path in &groups {
@@ -55,10 +58,12 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     }
     let keeper = keeper(&record, &kept, filter.as_ref())?;
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
-    let proc = open_proc()?;
     timings.stage("open");
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     join(&sources[0], kept.namespaces)?;
+    if let Some(root) = shared_root {
+        shared_mounts::enter(&root)?;
+    }
     let root = open_root()?;
     let process = with_defaults(&options.process, &kept)?;
     let facts = facts::gather_exec(&process, &root, options.preserve_fds)?;

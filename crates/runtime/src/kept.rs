@@ -10,6 +10,7 @@ use bale_sys::seccomp::{Flags, Instruction, MAX_INSTRUCTIONS};
 use serde::{Deserialize, Serialize};
 
 use crate::init::Filter;
+use crate::shared_mounts::HostMount;
 
 /// What the record has of the runtime.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,12 @@ pub(crate) struct Kept {
     /// Init was made without a pid namespace: its end does not end the others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shared_pids: bool,
+    /// The mount namespace is not the container's own: its root is init's root.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared_mounts: bool,
+    /// The root's mount, when it was made on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<HostMount>,
     /// The config's process, as JSON: what an `exec` without a process of its own begins with. A string, as it is
     /// only read then.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -114,6 +121,8 @@ impl Kept {
             poststart: hooks.poststart,
             poststop: hooks.poststop,
             shared_pids: plan.clone_flags & bale_sys::namespace::NEWPID == 0,
+            shared_mounts: plan.clone_flags & bale_sys::namespace::NEWNS == 0,
+            root_mount: None,
             // Plain data with string keys: it cannot fail.
             process: process.and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),
             no_new_keyring: false,
@@ -123,6 +132,16 @@ impl Kept {
             filter: KeptFilter::of(&plan.filter),
             listener: Listener::of(linux.and_then(|l| l.seccomp.as_ref())),
         }
+    }
+
+    /// Puts it into a record.
+    ///
+    /// # Errors
+    /// `Internal`; it is plain data.
+    pub fn keep(self, record: &mut Record) -> Result<()> {
+        let value = serde_json::to_value(self);
+        record.runtime = value.map_err(|e| Fault::new(Kind::Internal, "write the record").caused_by(e))?;
+        Ok(())
     }
 
     /// Returns the config's process.

@@ -18,6 +18,7 @@ mod options;
 mod parent;
 pub mod plan;
 mod rdt;
+mod shared_mounts;
 mod sources;
 mod timings;
 

@@ -12,6 +12,7 @@ use crate::container::cgroup_of;
 use crate::hooks;
 use crate::kept::Kept;
 use crate::parent::hook_state;
+use crate::shared_mounts;
 
 /// How long a killed process may take to end before that is told, in milliseconds.
 const END_TIMEOUT_MS: u32 = 10_000;
@@ -195,7 +196,8 @@ fn end_processes(record: &Record) -> Result<()> {
         }
     }
     cgroup_of(record).map_or(Ok(()), remove_cgroup)?;
-    Kept::rdt_of(record).map_or(Ok(()), |rdt| rdt.remove())
+    Kept::rdt_of(record).map_or(Ok(()), |rdt| rdt.remove())?;
+    shared_mounts::remove(record)
 }
 
 /// Removes cgroups of a record, with what is still in them.

@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Result;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -179,6 +179,28 @@ pub fn detach_cwd() -> Result<()> {
 /// The failed umount2.
 pub fn detach(path: &CStr) -> Result<()> {
     rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
+
+/// Detaches the mount that `fd` is (its root, opened with `O_PATH`) and all below.
+///
+/// # Errors
+/// The failed umount2.
+pub fn detach_fd(fd: impl AsFd) -> Result<()> {
+    // umount2 takes no descriptor; this link leads to exactly the mount that it is of.
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::mount::unmount(path.as_str(), UnmountFlags::DETACH)
+}
+
+/// Tells the id of the mount that `fd` is in: of all mounts since boot where the kernel has such (Linux 6.8), else
+/// of those that exist.
+///
+/// # Errors
+/// The failed statx.
+pub fn id(fd: impl AsFd) -> Result<u64> {
+    /// `STATX_MNT_ID_UNIQUE` (linux/stat.h).
+    const MNT_ID_UNIQUE: u32 = 0x4000;
+    let mask = StatxFlags::MNT_ID | StatxFlags::from_bits_retain(MNT_ID_UNIQUE);
+    Ok(rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?.stx_mnt_id)
 }
 
 /// Moves `.` (a mount) over `/`, for a root on ramfs, where pivot_root does not work.

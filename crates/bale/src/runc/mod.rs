@@ -187,7 +187,8 @@ fn complain(called_as: &str, command: &str, fault: &Fault) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let failed = if command.is_empty() { String::new() } else { format!("{command} failed: ") };
     // Nothing is left to tell when standard error is closed.
-    let _ = writeln!(stderr, "{called_as}: {failed}{}", crate::exit::printable(&fault.chain()));
+    // The word stands in every line of runc, crun and youki that tells of one, and is looked for.
+    let _ = writeln!(stderr, "{called_as}: error: {failed}{}", crate::exit::printable(&fault.chain()));
     if let Some(hint) = fault.innermost_hint() {
         let _ = writeln!(stderr, "  hint: {}", crate::exit::printable(hint));
     }

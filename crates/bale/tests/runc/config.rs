@@ -312,3 +312,19 @@ fn intel_rdt_without_the_hardware_is_refused() {
     stage.ok(["delete", "-f", &id]);
     stage.assert_clean();
 }
+
+#[test]
+fn a_filter_that_knows_no_new_calls_does_not_stop_the_program() {
+    require_root!();
+    let stage = Stage::new();
+    // Without no_new_privs the filter is loaded first, and what init still does runs under it.
+    let ran = stage.run("echo started", |c| {
+        c["process"]["noNewPrivileges"] = json!(false);
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["faccessat2", "close_range"], "action": "SCMP_ACT_ERRNO"}],
+        });
+    });
+    ran.prints("started");
+    stage.assert_clean();
+}

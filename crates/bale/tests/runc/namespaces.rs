@@ -111,3 +111,72 @@ fn namespaces_are_joined_by_path() {
     stage.ok(["delete", "--force", &first]);
     stage.assert_clean();
 }
+
+/// A config without a mount namespace of its own; `path` is one to join.
+fn shared_mounts(c: &mut Value, path: Option<&str>) {
+    let namespaces = c["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|n| n["type"] != "mount");
+    namespaces.extend(path.map(|path| json!({"type": "mount", "path": path})));
+}
+
+#[test]
+fn a_container_in_the_host_mount_namespace_leaves_it_as_it_was() {
+    require_root!();
+    let stage = Stage::new();
+    if !stage.is_bale() {
+        // runc makes the host's mounts slaves and leaves its own behind.
+        return;
+    }
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let id = stage.create("echo inside > /inside; exec sleep 100", |c| shared_mounts(c, None));
+    let rootfs = stage.scratch.join("rootfs");
+    let own = mounts();
+    assert!(own.lines().count() > before.lines().count() && own.contains(rootfs.to_str().unwrap()), "{own}");
+    let pid = stage.state(&id)["pid"].as_i64().unwrap();
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_eq!(namespace(&pid.to_string()), namespace("self"));
+    stage.ok(["start", &id]);
+    // exec is confined to the container's root, too.
+    let ran = stage.runtime(["exec", &id, "/bin/sh", "-c", "cat /inside; ls -d /proc/1/root/inside"]);
+    ran.prints("inside\n/proc/1/root/inside");
+    stage.ok(["delete", "--force", &id]);
+    assert_eq!(mounts(), before);
+    let ran = stage.run("true", |c| {
+        shared_mounts(c, None);
+        c["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+    });
+    ran.fails_with("without a private MNT namespace");
+    // A creation that fails takes its mounts away as well.
+    let ran = stage.run("true", |c| {
+        shared_mounts(c, None);
+        c["process"]["args"] = json!(["/no/such"]);
+    });
+    ran.fails_with("no such file or directory");
+    assert_eq!(mounts(), before);
+    stage.assert_clean();
+}
+
+#[test]
+fn a_mount_namespace_is_joined_without_changing_its_root() {
+    require_root!();
+    let stage = Stage::new();
+    let mut other = std::process::Command::new("unshare");
+    other.args(["--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 100"]);
+    let mut other = other.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // It is in its namespace once it has written.
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let path = format!("/proc/{}/ns/mnt", other.id());
+    let root = |of: u32| std::fs::metadata(format!("/proc/{of}/root/")).unwrap();
+    use std::os::unix::fs::MetadataExt as _;
+    let before = (root(other.id()).dev(), root(other.id()).ino());
+    let ran = stage.run("readlink /proc/self/ns/mnt; ls -d /nowhere /bin", |c| shared_mounts(c, Some(&path)));
+    let link = std::fs::read_link(&path).unwrap();
+    if stage.is_bale() {
+        assert_eq!((root(other.id()).dev(), root(other.id()).ino()), before);
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(ran.out, format!("{}\n/bin\n", link.display()), "{ran:#?}");
+    stage.assert_clean();
+}

@@ -260,8 +260,15 @@ impl<'a> Init<'a> {
         match place {
             None => mount::attach_on_root(tree).map_err(at(Call::MoveMount))?,
             Some(place) => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let target = rustix::fs::open(place, flags, Mode::empty()).map_err(at(Call::Open))?;
+                // By path: it must be the directory that the parent cloned.
+                let same = |a: Stat, b: Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+                if !rustix::fs::fstat(&target)
+                    .is_ok_and(|t| rustix::fs::fstat(tree).is_ok_and(|s| same(t, s)))
+                {
+                    return Err(at(Call::Open)(Errno::STALE));
+                }
                 mount::attach(tree, &target).map_err(at(Call::MoveMount))?;
             }
         }

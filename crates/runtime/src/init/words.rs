@@ -106,7 +106,7 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
             Some("the hard limit is above this process's own, and raising it needs CAP_SYS_RESOURCE")
         }
         (Op::Mount { .. } | Op::Bind { .. }, Call::OpenTarget, Errno::LOOP) => {
-            Some("the mount point is a symbolic link; proc and sysfs are only mounted on a directory")
+            Some("the mount point is a symbolic link; proc and sysfs must be mounted on ordinary directory")
         }
         (Op::Bind { .. }, Call::OpenTarget | Call::MakeTarget | Call::MoveMount, Errno::NOTDIR) => Some(
             "one side is a directory and the other is a file: is the source there, and of the right kind?",

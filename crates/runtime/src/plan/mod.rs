@@ -186,6 +186,8 @@ pub struct Plan {
     pub personality: Option<u64>,
     /// Absolute path of the root file system; empty for an overlay.
     pub rootfs: String,
+    /// The root, when it is mounted for all in the mount namespace of this process.
+    pub host_root: Option<Src>,
 }
 
 /// Returns the `CLONE_NEW…` flag of a kind.
@@ -222,6 +224,7 @@ struct Builder<'a> {
     ops: Vec<Op>,
     /// Changes of mounts that come after everything was put on them.
     late: Vec<Op>,
+    host_root: Option<Src>,
 }
 
 impl Plan {
@@ -242,6 +245,7 @@ impl Plan {
             sources: Vec::new(),
             ops: Vec::new(),
             late: Vec::new(),
+            host_root: None,
         };
         builder.check()?;
         builder.build()
@@ -275,6 +279,7 @@ impl Builder<'_> {
             id_maps: self
                 .makes(NamespaceKind::User)
                 .then(|| (self.linux.uid_mappings.clone(), self.linux.gid_mappings.clone())),
+            host_root: self.host_root,
             sources: self.sources,
             net_devices,
             rdt,
@@ -321,10 +326,7 @@ impl Builder<'_> {
                 return Err(invalid(&format!("linux.namespaces[{index}].path"), "is not an absolute path"));
             }
         }
-        if !self.makes(NamespaceKind::Mount) {
-            let words = "config.json: linux.namespaces: a container without a mount namespace of its own";
-            return Err(Fault::new(Kind::Unsupported, words).hint("add {\"type\": \"mount\"}"));
-        }
+        self.check_shared_mounts()?;
         for (name, text) in [("hostname", &self.config.hostname), ("domainname", &self.config.domainname)] {
             let wants_uts = text.as_deref().is_some_and(|t| !t.is_empty());
             if wants_uts && !self.makes(NamespaceKind::Uts) && !self.joins(NamespaceKind::Uts) {
@@ -332,6 +334,31 @@ impl Builder<'_> {
             }
         }
         self.check_user_namespace()
+    }
+
+    /// In a mount namespace that is not the container's own every mount is made for all who are in it.
+    fn check_shared_mounts(&self) -> Result<()> {
+        if self.makes(NamespaceKind::Mount) {
+            return Ok(());
+        }
+        let unsupported = |words: &str| {
+            let words =
+                format!("config.json: linux.namespaces: {words} without a mount namespace of its own");
+            Err(Fault::new(Kind::Unsupported, words).hint("add {\"type\": \"mount\"}"))
+        };
+        if self.makes(NamespaceKind::User) {
+            return unsupported("a user namespace");
+        }
+        if !matches!(self.choices.root, RootSource::Config) {
+            return unsupported("a root that bale makes");
+        }
+        let linux = self.linux;
+        let restricts = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+        if restricts && !self.joins(NamespaceKind::Mount) {
+            let words = "unable to restrict sys entries without a private MNT namespace";
+            return Err(invalid("linux.maskedPaths", words));
+        }
+        Ok(())
     }
 
     fn check_user_namespace(&self) -> Result<()> {
@@ -397,7 +424,12 @@ impl Builder<'_> {
         let mut join_pid = None;
         let mut joined: Vec<_> =
             self.linux.namespaces.iter().filter(|n| self.joins(n.kind)).cloned().collect();
-        joined.sort_by_key(|n| n.kind != NamespaceKind::User);
+        // A joined mount namespace changes what every path means: it comes last.
+        joined.sort_by_key(|n| match n.kind {
+            NamespaceKind::User => 0,
+            NamespaceKind::Mount => 2,
+            _ => 1,
+        });
         for namespace in joined {
             let path = namespace.path.unwrap_or_default();
             let source = self.source(Source::Namespace { path, kind: namespace.kind });
@@ -448,7 +480,10 @@ impl Builder<'_> {
     }
 
     fn root(&mut self) -> Result<String> {
-        self.ops.push(Op::PrivateMounts);
+        let own = self.makes(NamespaceKind::Mount);
+        if own {
+            self.ops.push(Op::PrivateMounts);
+        }
         let (source, rootfs) = match self.choices.root {
             RootSource::Overlay { lowers, upper, work } => {
                 let (lowers, upper, work) = (lowers.clone(), upper.clone(), work.clone());
@@ -470,16 +505,35 @@ impl Builder<'_> {
         let seen = hooks.is_some_and(|h| {
             !(h.prestart.is_empty() && h.create_runtime.is_empty() && h.create_container.is_empty())
         });
+        // In a mount namespace of others it is mounted on itself, so that nobody's root changes.
         let at = match &source {
-            Source::Root { path, .. } if seen => Some(c_string("root.path", path.as_os_str().as_bytes())?),
+            Source::Root { path, .. } if seen || !own => {
+                Some(c_string("root.path", path.as_os_str().as_bytes())?)
+            }
             _ => None,
         };
         let source = self.source(source);
         self.ops.push(Op::AttachRoot { source, at });
+        if !own {
+            self.keep_to_itself();
+            self.host_root = (!self.joins(NamespaceKind::Mount)).then_some(source);
+        }
         if !self.linux.masked_paths.is_empty() {
             self.ops.push(Op::OpenNull);
         }
         Ok(rootfs)
+    }
+
+    /// On a shared mount the root has become shared as well: what is mounted in it now stays in this namespace.
+    fn keep_to_itself(&mut self) {
+        let base = self.base_propagation();
+        if base == propagation::SHARED {
+            return;
+        }
+        for (propagation, recursive) in [(base, true), (propagation::PRIVATE, false)] {
+            let change = Attributes { propagation, ..Attributes::default() };
+            self.ops.push(Op::SetRoot { change, recursive });
+        }
     }
 
     fn hooks_before_pivot(&mut self) -> Result<()> {
@@ -618,7 +672,9 @@ impl Builder<'_> {
     fn enter_root(&mut self) -> Result<()> {
         self.ops.append(&mut self.late);
         self.ops.push(Op::OpenCwd(destination("process.cwd", &self.process.cwd)?));
-        self.ops.push(Op::PivotRoot { no_pivot: self.choices.no_pivot });
+        // pivot_root would change the root of everybody in the mount namespace.
+        let no_pivot = self.choices.no_pivot || !self.makes(NamespaceKind::Mount);
+        self.ops.push(Op::PivotRoot { no_pivot });
         if self.config.root.as_ref().is_some_and(|r| r.readonly) {
             let change = Attributes { set: attr::RDONLY, ..Attributes::default() };
             self.ops.push(Op::SetRoot { change, recursive: false });
