@@ -15,6 +15,7 @@ mod life;
 mod setting;
 pub(crate) mod stats;
 pub mod systemd;
+mod units;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
@@ -36,6 +37,7 @@ pub use host::{Host, Layout};
 pub use join::{of_process, open_to_join};
 use setting::Setting;
 pub use stats::Stats;
+pub use units::leave_units;
 pub use v2::weight_of_shares;
 
 /// The least memory that a container of a small static program can be started with, in bytes.
