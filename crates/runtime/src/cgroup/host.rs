@@ -167,11 +167,13 @@ pub(super) fn is_unit(name: &str) -> bool {
 }
 
 fn clean(path: &str, whole: String) -> Result<RelPath> {
-    let invalid =
-        |e| Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e);
+    let invalid = |e| {
+        Fault::new(Kind::InvalidInput, format!("config.json: linux.cgroupsPath: {path:?} is no path"))
+            .caused_by(e)
+    };
     let clean = RelPath::clamped(whole).map_err(invalid)?;
     if clean.is_root() {
-        let words = format!("linux.cgroupsPath: {path:?} is the root of the hierarchy");
+        let words = format!("config.json: linux.cgroupsPath: {path:?} is the root of the hierarchy");
         return Err(Fault::new(Kind::InvalidInput, words).hint("give a path below it, such as /bale/web"));
     }
     Ok(clean)

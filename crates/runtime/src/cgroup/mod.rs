@@ -149,7 +149,7 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     if outcome.is_err() {
         made.undo();
     }
-    outcome.within(|| format!("make cgroup {path:?}"))
+    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {path:?}"))
 }
 
 /// As [`create`] or, when the path was not `asked` for, [`create_default`], with no more than what must be there before
@@ -172,7 +172,7 @@ pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> R
         }
         Err(fault) => {
             made.undo();
-            Err(fault).within(|| format!("make cgroup {path:?}"))
+            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {path:?}"))
         }
     }
 }

@@ -127,7 +127,17 @@ impl<'a> Init<'a> {
             }
             Op::AttachRoot { source, at: place } => self.attach_root(*source, place.as_deref()),
             Op::OpenNull => self.open_null(),
-            Op::Mount { kind, options, attributes, after, target, no_links, copy_up, keep_mode } => {
+            Op::Mount {
+                kind,
+                options,
+                attributes,
+                after,
+                target,
+                no_links,
+                copy_up,
+                keep_mode,
+                index: _,
+            } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
                 let mode = if *keep_mode { files::mode_if_there(self.root()?, target)? } else { None };
                 let target = self.open(target, want)?;

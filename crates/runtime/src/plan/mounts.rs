@@ -20,6 +20,7 @@ impl Builder<'_> {
     pub(super) fn mounts(&mut self) -> Result<()> {
         for (index, mount) in self.config.mounts.iter().enumerate() {
             let path = format!("mounts[{index}]");
+            self.mount = u16::try_from(index).unwrap_or(u16::MAX);
             let options = MountOptions::read(mount.kind.as_deref(), &mount.options);
             if options.remount {
                 return Err(unsupported(&format!("{path}.options"), "remount"));
@@ -41,13 +42,14 @@ impl Builder<'_> {
         let idmap = self.mount_id_map(path, mount, options)?;
         let changes = self.bind_changes(options);
         let source = self.source(Source::Bind {
+            place: format!("{path}.source"),
             path: from.clone(),
             recursive: options.recursive,
             no_follow: options.source_no_follow,
             changes,
             idmap,
         });
-        self.ops.push(Op::Bind { source, from, target });
+        self.ops.push(Op::Bind { index: self.mount, source, from, target });
         Ok(())
     }
 
@@ -166,6 +168,7 @@ impl Builder<'_> {
         let after =
             Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
         self.ops.push(Op::Mount {
+            index: self.mount,
             kind: c_string("mounts", kind)?,
             options: options_of_fs,
             attributes,
@@ -206,7 +209,7 @@ impl Builder<'_> {
                 let key = hierarchy.controllers.first().cloned().unwrap_or_default();
                 let source = self.source(Source::Cgroup { controller: key, change });
                 let from = c_string("mounts", hierarchy.name.as_str())?;
-                self.ops.push(Op::Bind { source, from, target: place });
+                self.ops.push(Op::Bind { index: self.mount, source, from, target: place });
             }
             self.controller_links(&target, &hierarchy)?;
         }

@@ -141,6 +141,8 @@ pub enum Op {
     OpenNull,
     /// Makes a file system and attaches it.
     Mount {
+        /// Which of the config's mounts it belongs to.
+        index: u16,
         /// Type.
         kind: CString,
         /// Options of the file system.
@@ -160,6 +162,8 @@ pub enum Op {
     },
     /// Attaches a tree that the parent cloned.
     Bind {
+        /// Which of the config's mounts it belongs to.
+        index: u16,
         /// The tree.
         source: Src,
         /// What is bound, for people.
@@ -356,6 +360,36 @@ pub enum Op {
     Exec,
 }
 
+impl Op {
+    /// Returns where in config.json it comes from.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let place = match self {
+            Self::Mount { index, .. } | Self::Bind { index, .. } => return Some(format!("mounts[{index}]")),
+            Self::BindDevice { .. } | Self::Node { .. } => "linux.devices",
+            Self::Mask(_) => "linux.maskedPaths",
+            Self::ReadOnly(_) => "linux.readonlyPaths",
+            Self::Sysctl { .. } => "linux.sysctl",
+            Self::Personality(_) => "linux.personality",
+            Self::MemoryPolicy { .. } => "linux.memoryPolicy",
+            Self::Seccomp { .. } => "linux.seccomp",
+            Self::HostName(_) => "hostname",
+            Self::DomainName(_) => "domainname",
+            Self::OpenCwd(_) | Self::EnterCwd | Self::Chdir(_) => "process.cwd",
+            Self::WriteLabel { .. } => "process.apparmorProfile or selinuxLabel",
+            Self::Limit { .. } => "process.rlimits",
+            Self::Scheduler(_) => "process.scheduler",
+            Self::IoPriority { .. } => "process.ioPriority",
+            Self::Affinity(_) => "process.execCPUAffinity",
+            Self::Ids { .. } => "process.user",
+            Self::Capabilities { .. } => "process.capabilities",
+            Self::Hook(_) => "hooks",
+            _ => return None,
+        };
+        Some(place.to_owned())
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy;
@@ -433,7 +467,10 @@ impl fmt::Display for Op {
             Self::NewSession => write!(f, "begin a session"),
             Self::Limit { name, soft, hard, .. } => write!(f, "set {name} to {soft}:{hard}"),
             Self::Personality(value) => write!(f, "set personality {value:#x}"),
-            Self::Scheduler(attr) => write!(f, "set scheduler {attr:?}"),
+            Self::Scheduler(attr) => {
+                let (policy, priority) = (attr.policy, attr.priority);
+                write!(f, "set scheduler policy {policy} nice {} priority {priority}", attr.nice)
+            }
             Self::IoPriority { class, level } => write!(f, "set I/O priority {class}:{level}"),
             Self::MemoryPolicy { mode, nodes } => write!(f, "set memory policy {mode:#x} {nodes:x?}"),
             Self::AllProcessors => write!(f, "use all CPUs"),
