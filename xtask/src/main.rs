@@ -29,13 +29,13 @@ usage: cargo xtask COMMAND
 
   demo [--with BINARY] [--record SVG] [--small] [--dev]
                               build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
-  test [--unprivileged] [--no-peers]
+  test [--unprivileged] [--no-peers] [--no-vm]
                               format, lints, all tests and a small demo; prints a closing count. Some tests run beside the
                               other tools of the field, from a tree of Debian packages that is made once, below target/
                               (BALE_PEERS names another tree, or the suite); --no-peers leaves those out
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
                               measure beside the peers (needs root, and their tree: the command says how to make it)
-  vm [CMD... | test [--with RUNTIME] [NAME...]]
+  vm [CMD... | test [--with RUNTIME] [NAME...] | power-cut]
                               boot Debian with systemd and all of cgroup v2 under qemu, run CMD there as root (or a shell)
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
 
