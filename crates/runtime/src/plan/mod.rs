@@ -48,6 +48,8 @@ pub struct Facts {
     pub home: String,
     /// Where resctrl is mounted, when the config asks for it.
     pub resctrl: Option<PathBuf>,
+    /// What the sources of mounts with `copy-symlink` point to, by their index, where they are links.
+    pub links: std::collections::BTreeMap<usize, PathBuf>,
     /// `LISTEN_FDS` of this process.
     pub listen_fds: Option<u32>,
 }

@@ -160,6 +160,24 @@ pub enum Op {
         /// Its root gets the mode of the directory that it covers, if there was one (a tmpfs without `mode=`, as runc).
         keep_mode: bool,
     },
+    /// Changes a file system that is mounted there already (`remount`).
+    Remount {
+        /// Options of the file system; `None` leaves it alone (`remount,bind`).
+        options: Option<Vec<(CString, Option<CString>)>>,
+        /// The attributes of the mount.
+        change: Attributes,
+        /// Where.
+        target: Target,
+    },
+    /// Makes a link that a source is; one that is there must be the same.
+    CopyLink {
+        /// Its directory.
+        parent: Target,
+        /// Name.
+        name: CString,
+        /// Content.
+        to: CString,
+    },
     /// Attaches a tree that the parent cloned.
     Bind {
         /// Which of the config's mounts it belongs to.
@@ -170,6 +188,8 @@ pub enum Op {
         from: CString,
         /// Where.
         target: Target,
+        /// The target is there, and may be a link, which is mounted on.
+        no_follow: bool,
     },
     /// Binds a device of the host on a file (where mknod does not work).
     BindDevice {
@@ -429,6 +449,20 @@ impl fmt::Display for Op {
                     f.write_str(if *keep_mode { " (mode kept)" } else { "" })?;
                 }
                 Ok(())
+            }
+            Self::Remount { target, options, change } => {
+                write!(f, "remount {target}")?;
+                if f.alternate() {
+                    write!(f, " set {:#x} clear {:#x}", change.set, change.clear)?;
+                    for (key, value) in options.iter().flatten() {
+                        let value = value.as_ref().map(|v| format!("={}", v.to_string_lossy()));
+                        write!(f, " {}{}", key.to_string_lossy(), value.unwrap_or_default())?;
+                    }
+                }
+                Ok(())
+            }
+            Self::CopyLink { parent, name, to } => {
+                write!(f, "copy the link {parent}/{} to {}", name.to_string_lossy(), to.to_string_lossy())
             }
             Self::Bind { from, target, .. } => write!(f, "mount {} on {target}", from.to_string_lossy()),
             Self::BindDevice { target, .. } => write!(f, "bind device {target}"),
