@@ -330,7 +330,7 @@ fn every_mistake_in_a_config_has_its_place() {
             "/mounts",
             mount(json!({"type": "bind", "source": "/no/such", "options": ["bind"]})),
         ),
-        ("mounts[0].options", "/mounts", mount(json!({"options": ["remount"]}))),
+        ("mounts[0]", "/mounts", mount(json!({"options": ["remount"]}))),
         ("mounts[0].destination", "/mounts", mount(json!({"destination": ""}))),
         ("linux.namespaces[0].path", "/linux/namespaces/0", json!({"type": "pid", "path": "/no/such"})),
         (
@@ -339,7 +339,7 @@ fn every_mistake_in_a_config_has_its_place() {
             json!({"type": "pid", "path": "/proc/self/ns/net"}),
         ),
         ("linux.namespaces[0].path", "/linux/namespaces/0", json!({"type": "pid", "path": "relative"})),
-        ("linux.namespaces", "/linux/namespaces", json!([{"type": "pid"}])),
+        ("linux.maskedPaths", "/linux/namespaces", json!([{"type": "pid"}])),
         ("hostname", "/hostname", json!(long)),
         ("domainname", "/domainname", json!(long)),
         ("linux.sysctl", "/linux/sysctl", json!({"kernel.shmmax": "x"})),

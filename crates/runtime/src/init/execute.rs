@@ -150,8 +150,8 @@ impl<'a> Init<'a> {
                 }
                 mount::attach(&tree, &target).map_err(at(Call::MoveMount))
             }
-            Op::Remount { options, change, target } => self.remount(options.as_deref(), *change, target),
-            Op::CopyLink { parent, name, to } => {
+            Op::Remount { options, change, target, .. } => self.remount(options.as_deref(), *change, target),
+            Op::CopyLink { parent, name, to, .. } => {
                 let parent = self.open(parent, Want::Directory)?;
                 files::same_link(parent.as_fd(), name, to)
             }

@@ -56,7 +56,13 @@ impl Builder<'_> {
             changes,
             idmap,
         });
-        self.ops.push(Op::Bind { index: self.mount, source, from, target, no_follow: options.target_no_follow });
+        self.ops.push(Op::Bind {
+            index: self.mount,
+            source,
+            from,
+            target,
+            no_follow: options.target_no_follow,
+        });
         Ok(())
     }
 
@@ -72,7 +78,7 @@ impl Builder<'_> {
             std::iter::once(Ok((access.to_owned(), None))).chain(data).collect::<Result<Vec<_>>>()
         });
         let change = Attributes { set, clear, propagation };
-        self.ops.push(Op::Remount { options: file_system.transpose()?, change, target });
+        self.ops.push(Op::Remount { index: self.mount, options: file_system.transpose()?, change, target });
         Ok(())
     }
 
@@ -81,6 +87,7 @@ impl Builder<'_> {
         let place = RelPath::clamped(place).map_err(|e| invalid(&field, &e.to_string()))?;
         let (parent, name) = place.split_last().ok_or_else(|| invalid(&field, "names no file"))?;
         self.ops.push(Op::CopyLink {
+            index: self.mount,
             parent: Target::new(&parent),
             name: name.clone(),
             to: c_string(&format!("{path}.source"), content.as_os_str().as_bytes())?,

@@ -162,6 +162,8 @@ pub enum Op {
     },
     /// Changes a file system that is mounted there already (`remount`).
     Remount {
+        /// Which of the config's mounts it is.
+        index: u16,
         /// Options of the file system; `None` leaves it alone (`remount,bind`).
         options: Option<Vec<(CString, Option<CString>)>>,
         /// The attributes of the mount.
@@ -171,6 +173,8 @@ pub enum Op {
     },
     /// Makes a link that a source is; one that is there must be the same.
     CopyLink {
+        /// Which of the config's mounts it is.
+        index: u16,
         /// Its directory.
         parent: Target,
         /// Name.
@@ -385,7 +389,10 @@ impl Op {
     #[must_use]
     pub fn place(&self) -> Option<String> {
         let place = match self {
-            Self::Mount { index, .. } | Self::Bind { index, .. } => return Some(format!("mounts[{index}]")),
+            Self::Mount { index, .. }
+            | Self::Bind { index, .. }
+            | Self::Remount { index, .. }
+            | Self::CopyLink { index, .. } => return Some(format!("mounts[{index}]")),
             Self::BindDevice { .. } | Self::Node { .. } => "linux.devices",
             Self::Mask(_) => "linux.maskedPaths",
             Self::ReadOnly(_) => "linux.readonlyPaths",
@@ -450,7 +457,7 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
-            Self::Remount { target, options, change } => {
+            Self::Remount { target, options, change, .. } => {
                 write!(f, "remount {target}")?;
                 if f.alternate() {
                     write!(f, " set {:#x} clear {:#x}", change.set, change.clear)?;
@@ -461,7 +468,7 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
-            Self::CopyLink { parent, name, to } => {
+            Self::CopyLink { parent, name, to, .. } => {
                 write!(f, "copy the link {parent}/{} to {}", name.to_string_lossy(), to.to_string_lossy())
             }
             Self::Bind { from, target, .. } => write!(f, "mount {} on {target}", from.to_string_lossy()),
