@@ -1,6 +1,6 @@
 //! Hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop.
 
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub fn run(name: &str, hooks: &[Hook], state: &State, bundle: &Path) -> Result<(
         let path = format!("hooks.{name}[{index}]");
         check_hook(&path, hook)?;
         run_one(hook, &text, timeout_ms(&path, hook)?, bundle)
-            .within(|| format!("config.json: {path}: error running {name} hook #{index}: {:?}", hook.path))?;
+            .within(|| format!("error running {name} hook #{index}: {:?}", hook.path))?;
     }
     Ok(())
 }
@@ -43,13 +43,9 @@ fn run_one(hook: &Hook, state: &[u8], timeout_ms: Option<u32>, bundle: &Path) ->
     // blocks nobody.
     let said = rustix::fs::memfd_create("hook", rustix::fs::MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
     let stderr = said.try_clone().within(|| "dup")?;
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
+    command.stdin(input(state)?).stdout(Stdio::null()).stderr(stderr);
     let mut child = command.spawn().within(|| "start it")?;
     let pidfd = pidfd_of(child.id())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its input is no failure.
-        let _ = stdin.write_all(state);
-    }
     let ended = bale_sys::process::wait_end(&pidfd, timeout_ms)?;
     if !ended {
         let _ = child.kill();
@@ -68,6 +64,15 @@ fn run_one(hook: &Hook, state: &[u8], timeout_ms: Option<u32>, bundle: &Path) ->
     let length = rustix::io::pread(&said, &mut text, 0).unwrap_or(0);
     let text = String::from_utf8_lossy(&text[..length]).trim().to_owned();
     Err(Fault::new(Kind::Os, format!("{status}, stderr: {text:?}")))
+}
+
+/// The state as standard input: in memory, because a hook that reads nothing of a state longer than a pipe would hold
+/// this process back for ever, its timeout not yet running.
+fn input(state: &[u8]) -> Result<std::fs::File> {
+    let fd = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(state).and_then(|()| file.rewind()).within(|| "write the state")?;
+    Ok(file)
 }
 
 fn pidfd_of(pid: u32) -> Result<OwnedFd> {

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use bale_sys::process::{self, Ended, close_on_exec_from, default_signals, exec, place_fd};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::execute::at;
 use super::report::{Call, Failure};
@@ -15,9 +15,12 @@ pub const TIMED_OUT: u16 = 1000;
 
 /// Runs one hook and waits for it: state on standard input, its own environment, killed when its time is over.
 pub fn run(hook: &InnerHook) -> Result<(), Failure> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(at(Call::Fork))?;
+    // In memory, not in a pipe: a hook that reads nothing of a long state would hold init back, beyond its timeout too.
+    let state = memfd_create(c"state", MemfdFlags::CLOEXEC).map_err(at(Call::Fork))?;
+    write_state(&state, hook);
+    seek(&state, SeekFrom::Start(0)).map_err(at(Call::Fork))?;
     let child = process::fork_once(|| {
-        let placed = place_fd(reader.as_raw_fd(), 0).and_then(|()| close_on_exec_from(3));
+        let placed = place_fd(state.as_raw_fd(), 0).and_then(|()| close_on_exec_from(3));
         if placed.is_ok() {
             default_signals();
             let _ = exec(&hook.path, &hook.argv, &hook.env);
@@ -25,9 +28,7 @@ pub fn run(hook: &InnerHook) -> Result<(), Failure> {
         127
     });
     let child = child.map_err(|error| at(Call::Fork)(error.errno()))?;
-    drop(reader);
-    write_state(&writer, hook);
-    drop(writer);
+    drop(state);
     let ended =
         process::wait_end(&child.pidfd, hook.timeout_ms).map_err(|error| at(Call::Fork)(error.errno()))?;
     if !ended {
@@ -44,7 +45,7 @@ pub fn run(hook: &InnerHook) -> Result<(), Failure> {
     Err(failure)
 }
 
-/// Writes the state document with this process's pid; a hook that does not read it is no failure.
+/// Writes the state document with this process's pid.
 fn write_state(writer: impl AsFd, hook: &InnerHook) {
     let mut digits = [0_u8; 12];
     let mut start = digits.len();
