@@ -5,7 +5,7 @@
 mod fuzz;
 #[path = "bale/runc.rs"]
 mod runc;
-#[path = "../../crates/bale/src/template.rs"]
+#[path = "../../crates/bale/src/template/mod.rs"]
 mod template;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::runc_args(data));

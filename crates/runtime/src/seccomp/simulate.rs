@@ -1,5 +1,6 @@
 //! What a filter should say and what its program says, for tests and fuzzing.
 
+#[cfg(test)]
 use std::collections::BTreeSet;
 
 use bale_spec::runtime::Seccomp;
@@ -60,6 +61,7 @@ pub fn number(name: &str, architecture: &str) -> Option<u32> {
 }
 
 /// The numbers at which both must agree: all of an own table, only the known ones of x32.
+#[cfg(test)]
 pub fn numbers(architecture: &str) -> BTreeSet<u32> {
     let all = 0..700;
     if architecture != "x32" {
