@@ -1,6 +1,6 @@
 //! Reading small files of a root file system.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bale_fault::{Fault, Result};
 use bale_sys::error::Call;
@@ -57,7 +57,8 @@ pub(crate) fn readable(fd: &OwnedFd, path: &str) -> bale_sys::Result<OwnedFd> {
     if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
         return Err(bale_sys::Error::new(format!("open({path:?}): not a regular file"), Errno::INVAL));
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    fs::open(own, flags, Mode::empty()).call(|| format!("open({path:?})"))
+    let proc = fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let proc = proc.call(|| "open(\"/proc\")")?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    file::reopen(proc, fd, flags).call(|| format!("open({path:?})"))
 }

@@ -10,7 +10,7 @@ use bale_sys::error::Call;
 use bale_sys::file;
 use bale_sys::mount::FsContext;
 use bale_sys::root::{Links, RelPath, RootFd};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// The largest `/etc/passwd` or `/etc/group` that is read, in bytes.
@@ -57,17 +57,20 @@ pub fn path_text(path: &Path) -> Result<CString> {
 pub fn read_text(root: &RootFd, path: &str) -> Result<Option<String>> {
     let below = RelPath::new(path).map_err(|e| Fault::new(Kind::Internal, e.to_string()))?;
     let words = || format!("read {path} of the root file system");
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = match root.open_at(&below, flags, Links::InRoot) {
-        Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
+    let found = match root.open_at(&below, OFlags::PATH, Links::InRoot) {
+        Err(error) if matches!(error.errno(), Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
             return Ok(None);
         }
         other => other.map_err(Fault::from).within(words)?,
     };
-    match file::read_fd_bounded(fd, path, ACCOUNTS_LIMIT_BYTES) {
-        Err(error) if error.errno() == Errno::INVAL => Ok(None),
-        other => Ok(Some(String::from_utf8_lossy(&other.map_err(Fault::from).within(words)?).into_owned())),
-    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty()).call(|| "open(\"/proc\")")?;
+    let fd = match file::open_regular(proc, found, path) {
+        Err(error) if error.errno() == Errno::INVAL => return Ok(None),
+        other => other.map_err(Fault::from).within(words)?,
+    };
+    let text = file::read_fd_bounded(fd, path, ACCOUNTS_LIMIT_BYTES).map_err(Fault::from).within(words)?;
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
 }
 
 #[cfg(test)]

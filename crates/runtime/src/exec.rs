@@ -66,7 +66,7 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     }
     let root = open_root()?;
     let process = with_defaults(&options.process, &kept)?;
-    let facts = facts::gather_exec(&process, &root, options.preserve_fds)?;
+    let facts = facts::gather_exec(&process, &root, &proc, options.preserve_fds)?;
     let choices = ExecChoices {
         id: &record.id,
         cgroup_namespace: kept.namespaces & namespace::NEWCGROUP != 0,
@@ -207,7 +207,6 @@ fn start(
     let child = clone(plan, &given, host, options)?;
     drop(theirs);
     let answers = Answers {
-        of_config: false,
         id_maps: None,
         limits: &[],
         hooks: &|_| Ok(()),
@@ -268,7 +267,8 @@ fn clone(
 
 /// What the child needs: nothing else of this process's descriptors is open in it.
 fn kept_descriptors(given: &Inherited<'_>, ops: &[Op]) -> Vec<RawFd> {
-    let writes = ops.iter().any(|op| matches!(op, Op::WriteSelf { .. } | Op::OpenLabel { .. }));
+    let writes =
+        ops.iter().any(|op| matches!(op, Op::WriteSelf { .. } | Op::OpenLabel { .. } | Op::Terminal { .. }));
     let mut keep: Vec<RawFd> = given.sources.iter().chain(given.tasks).map(AsRawFd::as_raw_fd).collect();
     keep.extend(given.root.into_iter().chain(given.console).map(AsRawFd::as_raw_fd));
     keep.extend(given.stdio.into_iter().flatten().map(AsRawFd::as_raw_fd));

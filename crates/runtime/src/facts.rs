@@ -1,5 +1,6 @@
 //! Facts of the host that a plan depends on.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bale_fault::{Context, Fault, Result};
@@ -9,6 +10,7 @@ use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::{Host, Layout};
+use crate::container::open_proc;
 use crate::options::RootSource;
 use crate::plan::{Facts, V1Hierarchy, process};
 
@@ -32,36 +34,28 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         selinux: labels && rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok(),
         kcore: rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok(),
         home,
-        links: links(config, bundle),
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds(preserve_fds),
     })
 }
 
 /// Gathers what the plan of a process in a running container needs. `root` is the container's.
-pub fn gather_exec(process: &Process, root: &RootFd, preserve_fds: u32) -> Result<Facts> {
-    let home = if process::wants_home(process) { home_below(root, process.user.uid) } else { None };
+///
+/// The caller is in the container's mount namespace: what has a path there is the container's, `/proc` and
+/// `/sys/fs/cgroup` too, so nothing is looked up by one. `proc` is procfs as the host has it.
+pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fds: u32) -> Result<Facts> {
+    let home = if process::wants_home(process) { home_below(root, proc, process.user.uid) } else { None };
     Ok(Facts {
-        layout: Host::detect().map_or(Layout::Unified, Host::layout),
+        // Only mounts depend on it, and there are none to make.
+        layout: Layout::Unified,
         v1: Vec::new(),
         capabilities: permitted()?,
         selinux: false,
         kcore: false,
         home: home.unwrap_or_else(|| "/".to_owned()),
         resctrl: None,
-        links: std::collections::BTreeMap::new(),
         listen_fds: listen_fds(preserve_fds),
     })
-}
-
-/// Reads the sources of mounts with `copy-symlink` that are links.
-fn links(config: &RuntimeConfig, bundle: &Path) -> std::collections::BTreeMap<usize, std::path::PathBuf> {
-    let asked =
-        config.mounts.iter().enumerate().filter(|(_, m)| m.options.iter().any(|o| o == "copy-symlink"));
-    let read = |(index, mount): (usize, &bale_spec::runtime::Mount)| {
-        Some((index, std::fs::read_link(bundle.join(mount.source.as_ref()?)).ok()?))
-    };
-    asked.filter_map(read).collect()
 }
 
 fn permitted() -> Result<u64> {
@@ -74,23 +68,22 @@ fn listen_fds(preserve_fds: u32) -> Option<u32> {
 }
 
 fn home(config: &RuntimeConfig, bundle: &Path, root: &RootSource, process: &Process) -> String {
-    let uid = process.user.uid;
-    let found = match root {
-        RootSource::Config => {
-            let root = config.root.as_ref().map(|r| bundle.join(&r.path));
-            root.and_then(|path| home_below(&RootFd::open(path).ok()?, uid))
+    let found = open_proc().ok().and_then(|proc| {
+        let below = |path: &Path| home_below(&RootFd::open(path).ok()?, &proc, process.user.uid);
+        match root {
+            RootSource::Config => below(&bundle.join(&config.root.as_ref()?.path)),
+            RootSource::Overlay { lowers, upper, .. } => {
+                std::iter::once(upper).chain(lowers).find_map(|layer| below(layer))
+            }
         }
-        RootSource::Overlay { lowers, upper, .. } => {
-            std::iter::once(upper).chain(lowers).find_map(|layer| home_below(&RootFd::open(layer).ok()?, uid))
-        }
-    };
+    });
     found.unwrap_or_else(|| "/".to_owned())
 }
 
-fn home_below(root: &RootFd, uid: u32) -> Option<String> {
+fn home_below(root: &RootFd, proc: &OwnedFd, uid: u32) -> Option<String> {
     let passwd = RelPath::new("etc/passwd").ok()?;
-    let file =
-        root.open_at(&passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::InRoot).ok()?;
+    let found = root.open_at(&passwd, OFlags::PATH, Links::InRoot).ok()?;
+    let file = bale_sys::file::open_regular(proc, found, "etc/passwd").ok()?;
     let text = bale_sys::file::read_fd_bounded(file, "etc/passwd", PASSWD_LIMIT_BYTES).ok()?;
     Some(process::home_of(&String::from_utf8_lossy(&text), uid))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -81,6 +81,39 @@ pub fn read_fd_bounded(fd: OwnedFd, name: &str, limit_bytes: usize) -> Result<Ve
         return Err(Error::new(format!("read({name:?}): larger than {limit_bytes} bytes"), Errno::FBIG));
     }
     Ok(content)
+}
+
+/// Opens what an `O_PATH` descriptor stands for, by procfs as the host has it (`proc`): so a stranger's file is looked
+/// at before it is opened, and nothing can be put in its place between. It does not allocate.
+///
+/// # Errors
+/// The errno of openat(2).
+pub fn reopen(proc: impl AsFd, found: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mut path = *b"self/fd/0000000000\0";
+    let mut number = found.as_fd().as_raw_fd().unsigned_abs();
+    for digit in path[8..18].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    // procfs takes numbers without zeros in front only.
+    let first = (8..17).find(|at| path[*at] != b'0').unwrap_or(17);
+    path.copy_within(first..19, 8);
+    let text = std::ffi::CStr::from_bytes_until_nul(&path).map_err(|_| Errno::INVAL)?;
+    fs::openat(proc, text, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens a regular file that an `O_PATH` descriptor stands for. To open a device or a FIFO has effects of its own (a
+/// watchdog is armed, a tape rewound), and a stranger may have made it.
+///
+/// # Errors
+/// `EINVAL` when it is no regular file; the failed call. `name` is for the error.
+pub fn open_regular(proc: impl AsFd, found: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let stat = fs::fstat(&found).call(|| format!("fstat({name:?})"))?;
+    if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::RegularFile {
+        return Err(Error::new(format!("open({name:?}): not a regular file"), Errno::INVAL));
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    reopen(proc, found, flags).call(|| format!("open({name:?})"))
 }
 
 fn io_error(call: String, error: &std::io::Error) -> Error {
@@ -163,6 +196,24 @@ mod tests {
         assert_eq!(read_bounded(&fd, "x", 3).unwrap(), b"two");
         assert_eq!(read_bounded(&fd, "x", 2).unwrap_err().errno(), Errno::FBIG);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_again_and_what_was_looked_at_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = fs::open("/proc", OFlags::PATH, Mode::empty()).unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, "one").unwrap();
+        let look = || fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).unwrap();
+        let mut found = look();
+        for _ in 0..120 {
+            found = found.try_clone().unwrap();
+        }
+        std::fs::rename(&path, dir.path().join("y")).unwrap();
+        fs::mkfifoat(fs::CWD, &path, Mode::from_raw_mode(0o600)).unwrap();
+        let fd = open_regular(&proc, &found, "x").unwrap();
+        assert_eq!(read_fd_bounded(fd, "x", 9).unwrap(), b"one");
+        assert_eq!(open_regular(&proc, look(), "x").unwrap_err().errno(), Errno::INVAL);
     }
 
     #[test]

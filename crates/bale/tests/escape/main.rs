@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, reason = "it takes the place of the test harness")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod files;
 mod identity;
 mod links;
 mod payload;
@@ -43,8 +44,8 @@ pub enum Verdict {
 /// A case: its name (the attack it stands for) and what it does.
 type Case = (&'static str, fn(&Stage) -> Verdict);
 
-const PARTS: [&[Case]; 6] =
-    [links::CASES, process::CASES, seal::CASES, identity::CASES, procfs::CASES, race::CASES];
+const PARTS: [&[Case]; 7] =
+    [links::CASES, files::CASES, process::CASES, seal::CASES, identity::CASES, procfs::CASES, race::CASES];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();

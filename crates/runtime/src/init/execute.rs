@@ -127,17 +127,7 @@ impl<'a> Init<'a> {
             }
             Op::AttachRoot { source, at: place } => self.attach_root(*source, place.as_deref()),
             Op::OpenNull => self.open_null(),
-            Op::Mount {
-                kind,
-                options,
-                attributes,
-                after,
-                target,
-                no_links,
-                copy_up,
-                keep_mode,
-                index: _,
-            } => {
+            Op::Mount { kind, options, attributes, after, target, no_links, copy_up, keep_mode } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
                 let mode = if *keep_mode { files::mode_if_there(self.root()?, target)? } else { None };
                 let target = self.open(target, want)?;
@@ -150,12 +140,7 @@ impl<'a> Init<'a> {
                 }
                 mount::attach(&tree, &target).map_err(at(Call::MoveMount))
             }
-            Op::Remount { options, change, target, .. } => self.remount(options.as_deref(), *change, target),
-            Op::CopyLink { parent, name, to, .. } => {
-                let parent = self.open(parent, Want::Directory)?;
-                files::same_link(parent.as_fd(), name, to)
-            }
-            Op::Bind { source, target, no_follow, .. } => self.bind(*source, target, *no_follow),
+            Op::Bind { source, target, .. } => self.bind(*source, target),
             Op::BindDevice { source, target } => {
                 let target = self.open(target, Want::File)?;
                 mount::attach(self.source(*source)?, &target).map_err(at(Call::MoveMount))
@@ -323,35 +308,11 @@ impl<'a> Init<'a> {
         made
     }
 
-    fn remount(
-        &mut self,
-        options: Option<&[(std::ffi::CString, Option<std::ffi::CString>)]>,
-        change: Attributes,
-        target: &Target,
-    ) -> Outcome {
-        let target = self.open(target, Want::Existing)?;
-        if let Some(options) = options {
-            let context = FsContext::pick(&target).map_err(at(Call::FsPick))?;
-            let changed = set_options(&context, options)
-                .and_then(|()| context.reconfigure().map_err(at(Call::FsReconfigure)));
-            if changed.is_err() {
-                self.log_length = context.read_log(&mut self.log);
-                return changed;
-            }
-        }
-        mount::set_attributes(&target, false, change).map_err(at(Call::MountSetattr))
-    }
-
-    fn bind(&self, source: crate::plan::op::Src, target: &Target, no_follow: bool) -> Outcome {
+    fn bind(&self, source: crate::plan::op::Src, target: &Target) -> Outcome {
         let tree = self.source(source)?;
         let stat = rustix::fs::fstat(tree).map_err(at(Call::OpenTree))?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let want = match (no_follow, is_directory) {
-            (true, _) => Want::ExistingNoFollow,
-            (false, true) => Want::Directory,
-            (false, false) => Want::File,
-        };
-        let target = self.open(target, want)?;
+        let target = self.open(target, if is_directory { Want::Directory } else { Want::File })?;
         mount::attach(tree, &target).map_err(|errno| match errno {
             // What mount(2) says to a file on a directory: docker and its users know these words.
             Errno::INVAL if !is_directory && is_directory_fd(&target) => at(Call::MoveMount)(Errno::NOTDIR),
@@ -406,7 +367,6 @@ impl<'a> Init<'a> {
             return mount::attach(&tree, target).map_err(at(Call::MoveMount));
         }
         let context = FsContext::open(c"tmpfs").map_err(at(Call::FsOpen))?;
-        context.set(c"source", Some(c"tmpfs")).map_err(at(Call::FsConfig))?;
         context.set(c"nr_inodes", Some(c"1")).map_err(at(Call::FsConfig))?;
         context.set(c"mode", Some(c"0555")).map_err(at(Call::FsConfig))?;
         context.create().map_err(at(Call::FsCreate))?;
@@ -426,7 +386,7 @@ impl<'a> Init<'a> {
     }
 
     fn terminal(&self, size: Option<(u16, u16)>, console: bool, control: bool) -> Outcome {
-        let master = files::open_multiplexer(self.root()?)?;
+        let master = files::open_multiplexer(self.root()?, self.given.proc.as_fd())?;
         let peer = terminal::peer_of(&master).map_err(at(Call::Ioctl))?;
         if self.given.console.is_none() {
             // As runc: what is sent over a console socket is an ordinary terminal, with `\r\n`.
@@ -642,18 +602,13 @@ fn is_null(stat: &Stat) -> bool {
 }
 
 fn configure(context: &FsContext, options: &[(std::ffi::CString, Option<std::ffi::CString>)]) -> Outcome {
-    set_options(context, options)?;
-    context.create().map_err(at(Call::FsCreate))
-}
-
-fn set_options(context: &FsContext, options: &[(std::ffi::CString, Option<std::ffi::CString>)]) -> Outcome {
     for (index, (key, value)) in options.iter().enumerate() {
         if let Err(errno) = context.set(key, value.as_deref()) {
             let argument = u16::try_from(index).unwrap_or(0);
             return Err(Failure { argument, ..at(Call::FsConfig)(errno) });
         }
     }
-    Ok(())
+    context.create().map_err(at(Call::FsCreate))
 }
 
 fn become_ids(uid: u32, gid: u32, groups: Option<&[Gid]>) -> Outcome {
