@@ -34,6 +34,8 @@ use std::process::{Command, Stdio};
 
 /// Set to `1` by `cargo xtask test --unprivileged`: tests that need root end early instead of failing.
 pub const UNPRIVILEGED: &str = "BALE_TEST_UNPRIVILEGED";
+/// Why a test ends early outside of the project's virtual machine.
+pub const WANTS_VM: &str = "runs in the virtual machine: cargo xtask vm test";
 /// Is `1` in the project's virtual machine.
 pub const VM: &str = "BALE_VM";
 /// Names a static busybox, for machines that have one and no network to fetch it from.
@@ -93,7 +95,7 @@ macro_rules! require_vm {
 pub fn in_vm() -> bool {
     let inside = std::env::var_os(VM).is_some_and(|v| v == "1");
     if !inside {
-        note_skip("runs in the virtual machine: cargo xtask vm test");
+        note_skip(WANTS_VM);
     }
     inside
 }

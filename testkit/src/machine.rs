@@ -249,8 +249,8 @@ fn cgroups_below(dir: &Path, scope: &Scope, depth: usize, found: &mut Vec<String
             continue;
         }
         let path = entry.path();
-        // The one that all containers share stays for the next.
-        let is_shared = path.file_name().is_some_and(|name| name == "bale");
+        // What all containers share, and all supervisors, stays for the next.
+        let is_shared = path.file_name().is_some_and(|name| name == "bale" || name == "supervisors");
         let counts = scope.below.is_none() || !is_shared && is_unused(&path);
         if scope.wants_cgroup(&path) && counts {
             found.push(format!("cgroup {}", path.display()));

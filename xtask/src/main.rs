@@ -6,6 +6,7 @@
 //! | `cargo xtask test` | format, lints, all tests, a small demo; installs what they need |
 //! | `cargo xtask bench` | measures `bale` beside the other tools of the field |
 //! | `cargo xtask vm` | runs a command in a virtual machine with systemd and all of cgroup v2 |
+//! | `cargo xtask suites` | runs test suites of others, ready-built in a folder, against bale and the other runtimes |
 //! | `cargo xtask deps` | compares the dependencies with the reviewed list `docs/dependencies.txt` |
 
 mod apt;
@@ -15,6 +16,7 @@ mod demo;
 mod deps;
 mod first;
 mod run;
+mod suites;
 mod test;
 mod vm;
 
@@ -29,14 +31,15 @@ usage: cargo xtask COMMAND
 
   demo [--with BINARY] [--record SVG] [--small] [--dev]
                               build bale, make an image of redis, push, pull, bundle, run: PONG (needs root)
-  test [--unprivileged] [--no-peers]
+  test [--unprivileged] [--no-peers] [--no-vm]
                               format, lints, all tests and a small demo; prints a closing count. Some tests run beside the
                               other tools of the field, from a tree of Debian packages that is made once, below target/
                               (BALE_PEERS names another tree, or the suite); --no-peers leaves those out
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
                               measure beside the peers (needs root, and their tree: the command says how to make it)
-  vm [CMD... | test [--with RUNTIME] [NAME...]]
+  vm [CMD... | test [--with RUNTIME] [NAME...] | power-cut]
                               boot Debian with systemd and all of cgroup v2 under qemu, run CMD there as root (or a shell)
+  suites DIR [--help]         run the suites of others that are ready-built in DIR, against bale, runc, crun and youki
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
 
 fn main() -> ExitCode {
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
         Some((&"@peers", rest)) => test::peers::main(rest),
         Some((&"bench", rest)) => bench::main(rest),
         Some((&"@bench", rest)) => bench::main_inside(rest),
+        Some((&"suites", rest)) => suites::main(rest),
+        Some((&"@suite", rest)) => suites::main_inside(rest),
         Some((&"deps", rest)) => deps::main(rest),
         Some((&"vm", rest)) => vm::main(rest),
         Some((&"help" | &"--help" | &"-h", _)) => {

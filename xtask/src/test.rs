@@ -2,6 +2,7 @@
 
 mod deny;
 pub mod peers;
+mod vm;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +53,7 @@ impl Count {
 
 /// What `cargo xtask test` does.
 pub fn main(words: &[&str]) -> Result<()> {
-    only(words, &["--unprivileged", "--no-peers"])?;
+    only(words, &["--unprivileged", "--no-peers", "--no-vm"])?;
     let unprivileged = words.contains(&"--unprivileged");
     want_root_unless(unprivileged)?;
     let began = Instant::now();
@@ -67,6 +68,8 @@ pub fn main(words: &[&str]) -> Result<()> {
     deny::audit(&mut runner, &mut count)?;
     let peers = peers::prepare(&mut runner, unprivileged || words.contains(&"--no-peers"))?;
     tests(&mut runner, &mut count, &dir, unprivileged, peers)?;
+    let no_vm = words.contains(&"--no-vm").then_some("left out by --no-vm");
+    vm::tests(&mut runner, &mut count, if unprivileged { Some("needs root") } else { no_vm })?;
     small_demo(runner, &mut count, unprivileged)?;
     close(&mut count, began.elapsed())
 }

@@ -276,13 +276,13 @@ fn bundles_with_mistakes() {
         (
             "type",
             |c| c["mounts"] = json!([{"destination": "/x", "type": "nofs", "source": "x"}]),
-            &["mount nofs on /x: fsopen", "no such device"],
+            &["config.json: mounts[0]: mount nofs on /x: fsopen", "no such device"],
             "",
         ),
         (
             "action",
             |c| c["linux"]["seccomp"] = json!({"defaultAction": "X"}),
-            &["linux.seccomp.defaultAction: unknown action \"X\""],
+            &["config.json: linux.seccomp.defaultAction: unknown action \"X\""],
             "bale check ./action",
         ),
         (
@@ -297,6 +297,123 @@ fn bundles_with_mistakes() {
         field.bundle(name, change);
         field.refused(&["run", "--rm", &format!("./{name}")], 125, words, hint);
     }
+}
+
+/// Wherever in the config a mistake is, and whoever finds it (the reader, the plan, the kernel in the parent or in init):
+/// the file and the path in it are named, once.
+#[test]
+fn every_mistake_in_a_config_has_its_place() {
+    require_root!();
+    let field = Field::new();
+    let dir = field.bundle("b", |_| ());
+    let good: Value =
+        serde_json::from_slice(&fs::read(dir.join("config.json")).expect("config.json")).expect("JSON");
+    let mount = |more: Value| {
+        let mut mount = json!({"destination": "/x", "type": "tmpfs", "source": "x"});
+        mount.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        json!([mount])
+    };
+    let long = "n".repeat(70);
+    let hook = |path: &str| json!([{"path": path}]);
+    let cases = [
+        ("mounts[0]", "/mounts", mount(json!({"options": ["size=x"]}))),
+        ("mounts[0]", "/mounts", mount(json!({"options": ["nosuchoption=1"]}))),
+        (
+            "mounts[0]",
+            "/mounts",
+            mount(
+                json!({"type": "bind", "source": "/etc/passwd", "options": ["bind"], "destination": "/etc"}),
+            ),
+        ),
+        (
+            "mounts[0].source",
+            "/mounts",
+            mount(json!({"type": "bind", "source": "/no/such", "options": ["bind"]})),
+        ),
+        ("mounts[0]", "/mounts", mount(json!({"options": ["remount"]}))),
+        ("mounts[0].destination", "/mounts", mount(json!({"destination": ""}))),
+        ("linux.namespaces[0].path", "/linux/namespaces/0", json!({"type": "pid", "path": "/no/such"})),
+        (
+            "linux.namespaces[0].path",
+            "/linux/namespaces/0",
+            json!({"type": "pid", "path": "/proc/self/ns/net"}),
+        ),
+        ("linux.namespaces[0].path", "/linux/namespaces/0", json!({"type": "pid", "path": "relative"})),
+        ("linux.maskedPaths", "/linux/namespaces", json!([{"type": "pid"}])),
+        ("hostname", "/hostname", json!(long)),
+        ("domainname", "/domainname", json!(long)),
+        ("linux.sysctl", "/linux/sysctl", json!({"kernel.shmmax": "x"})),
+        ("linux.sysctl", "/linux/sysctl", json!({"kernel.shm_nope": "1"})),
+        (
+            "process.rlimits",
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOFILE", "hard": 9_000_000_000_u64, "soft": 1}]),
+        ),
+        ("process.rlimits[0]", "/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "hard": 1, "soft": 2}])),
+        ("process.env[0]", "/process/env", json!(["A"])),
+        ("process.cwd", "/process/cwd", json!("/bin/sh")),
+        ("process.ioPriority.class", "/process/ioPriority", json!({"class": "X", "priority": 1})),
+        ("process.scheduler.policy", "/process/scheduler", json!({"policy": "X"})),
+        ("process.scheduler", "/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 100})),
+        (
+            "linux.devices[0].type",
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "x", "major": 1, "minor": 3}]),
+        ),
+        (
+            "linux.devices",
+            "/linux/devices",
+            json!([{"path": "/bin/x/y", "type": "c", "major": 1, "minor": 3}, {"path": "/bin/sh/x", "type": "c", "major": 1, "minor": 3}]),
+        ),
+        (
+            "linux.resources.devices[1].access",
+            "/linux/resources/devices",
+            json!([{"allow": false, "access": "rwm"}, {"allow": true, "access": "x"}]),
+        ),
+        (
+            "linux.resources.hugepageLimits[0]",
+            "/linux/resources/hugepageLimits",
+            json!([{"pageSize": "3MB", "limit": 1}]),
+        ),
+        ("linux.resources.cpu.cpus", "/linux/resources/cpu", json!({"cpus": "9999"})),
+        ("linux.cgroupsPath", "/linux/cgroupsPath", json!("/")),
+        (
+            "linux.seccomp.syscalls[0].args[0].op",
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 0, "op": "X"}]}]}),
+        ),
+        (
+            "linux.seccomp.architectures[0]",
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["X"]}),
+        ),
+        ("linux.personality.domain", "/linux/personality", json!({"domain": "X"})),
+        ("linux.rootfsPropagation", "/linux/rootfsPropagation", json!("x")),
+        ("linux.uidMappings", "/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}])),
+        ("hooks.createContainer[0].path", "/hooks", json!({"createContainer": hook("relative")})),
+        ("hooks", "/hooks", json!({"startContainer": hook("/no/such")})),
+        ("hooks", "/hooks", json!({"createContainer": hook("/no/such")})),
+        ("hooks.createRuntime[0]", "/hooks", json!({"createRuntime": hook("/no/such")})),
+        ("root.path", "/root/path", json!("nowhere")),
+    ];
+    for (place, pointer, value) in cases {
+        let mut config = good.clone();
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = config.pointer_mut(parent).expect("it is there");
+        match parent {
+            Value::Array(list) => list[key.parse::<usize>().expect("an index")] = value.clone(),
+            parent => parent[key] = value.clone(),
+        }
+        fs::write(dir.join("config.json"), config.to_string()).expect("write");
+        let outcome = field.bale.run(["run", "--rm", "./b", "true"]);
+        let said = outcome.stderr.replace(NO_NETWORK, "");
+        println!("{place} {value}\n{said}");
+        assert_eq!(outcome.code, 125, "{outcome:#?}");
+        assert!(said.contains("config.json") && said.contains(place), "{place}: {outcome:#?}");
+        assert!(said.lines().count() <= 2, "{place}: {outcome:#?}");
+    }
+    field.unharmed("mistakes in a config");
 }
 
 #[test]

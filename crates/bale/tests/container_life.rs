@@ -245,6 +245,68 @@ fn a_detached_container_outlives_its_starter_and_its_session() {
     assert_eq!(bale.ok(["wait", "det"]), "3\n");
 }
 
+/// Makes a scope as systemd makes one for a login session, wherever there is a hierarchy that it tracks processes by.
+fn scopes(name: &str) -> Vec<PathBuf> {
+    let unified = |path: &str| std::path::Path::new(path).join("cgroup.subtree_control").exists();
+    let systemd = "/sys/fs/cgroup/systemd";
+    let mut mounts: Vec<&str> =
+        ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().filter(|m| unified(m)).collect();
+    if std::path::Path::new(systemd).join("tasks").exists() {
+        mounts.push(systemd);
+    }
+    let made = mounts.iter().map(|mount| PathBuf::from(mount).join("bale-tests.slice").join(name));
+    made.filter(|scope| std::fs::create_dir_all(scope).is_ok()).collect()
+}
+
+/// What a service manager does at the end of a session: all in the scope and below is killed. Returns how many.
+fn end_session(scope: &std::path::Path) -> usize {
+    let mut killed = 0;
+    for entry in std::fs::read_dir(scope).expect("the scope").flatten().filter(|e| e.path().is_dir()) {
+        killed += end_session(&entry.path());
+    }
+    let pids = std::fs::read_to_string(scope.join("cgroup.procs")).expect("pids");
+    for pid in pids.lines() {
+        kill(pid.parse().expect("a pid"));
+        killed += 1;
+    }
+    killed
+}
+
+#[test]
+fn a_detached_container_outlives_the_scope_of_its_session() {
+    bale_testkit::require_root!();
+    let scopes = scopes(&format!("session-{}.scope", std::process::id()));
+    if scopes.is_empty() {
+        bale_testkit::note_skip("needs a cgroup hierarchy that can be written to");
+        return;
+    }
+    let bale = bale();
+    let enter: String = scopes.iter().map(|s| format!("echo 0 > {}/cgroup.procs && ", s.display())).collect();
+    let script = format!("{enter}exec \"$@\"");
+    let command = bale.command(["run", "-d", "--name", "ses", "--net", "none"].iter().copied().chain(LOOP));
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script, "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let outcome = bale_testkit::command::finish(&mut shell);
+    assert_eq!(outcome.code, 0, "{outcome:#?}");
+    let init: i32 = field(&bale, "ses", ".State.Pid").parse().unwrap();
+    let killed: usize = scopes.iter().map(|scope| end_session(scope)).sum();
+    let places: Vec<String> = [init, supervisor_of(&bale, "ses")]
+        .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap())
+        .into();
+    for scope in &scopes {
+        // What is left of it keeps it from being removed.
+        eventually("the scope is empty", || std::fs::remove_dir(scope).is_ok());
+        // Another run of this test may be in it.
+        let _ = std::fs::remove_dir(scope.parent().unwrap());
+    }
+    assert_eq!(killed, 0, "{places:#?}");
+    assert!(places.iter().all(|place| !place.contains(".scope")), "{places:#?}");
+    assert!(status_is_up(&bale, "ses"));
+    bale.ok(["stop", "ses"]);
+    assert_eq!(bale.ok(["wait", "ses"]), "3\n");
+}
+
 fn status_is_up(bale: &Bale, name: &str) -> bool {
     status(bale, name).starts_with("running|Up ")
 }

@@ -25,5 +25,5 @@ pub mod upgrade;
 
 pub use check::check;
 pub use create::create;
-pub use open::{Bundle, CONFIG, Current, Files, IMAGE, IMAGE_CONFIG, Legacy, RUNTIME};
+pub use open::{Bundle, CONFIG, Current, Files, IMAGE, IMAGE_CONFIG, Legacy, RUNTIME, check_hint};
 pub use rootfs::{AccountFiles, account_files};

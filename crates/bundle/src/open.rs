@@ -7,6 +7,7 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::json::{self, CONFIG_LIMIT_BYTES};
 use bale_spec::legacy::{self, Converted, Dialect, Options};
 use bale_spec::runtime::RuntimeConfig;
+use bale_spec::validate::{self, Severity};
 use bale_sys::file;
 use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::io::Errno;
@@ -63,15 +64,11 @@ impl Bundle {
     /// `NotFound` without directory or `config.json`, `InvalidInput` when it cannot be parsed.
     pub fn open(path: &Path) -> Result<Self> {
         let files = Files::open(path)?;
-        let within = || format!("open the bundle {path:?}");
-        if let Some(dialect) = files.dialect().within(within)? {
+        if let Some(dialect) = files.dialect()? {
             return Ok(Self::Legacy(Legacy { files, dialect }));
         }
-        let config = RuntimeConfig::parse(&files.config).map_err(|error| {
-            let fault = Fault::new(Kind::InvalidInput, CONFIG).caused_by(error);
-            fault.hint(format!("bale check {} tells all that is wrong", path.display()))
-        });
-        Ok(Self::Current(Box::new(Current { config: config.within(within)?, files })))
+        let config = RuntimeConfig::parse(&files.config).map_err(|_| files.refused())?;
+        Ok(Self::Current(Box::new(Current { config, files })))
     }
 }
 
@@ -99,8 +96,11 @@ impl Files {
         let config = match file::read_bounded(&dir, CONFIG, CONFIG_LIMIT_BYTES) {
             Ok(text) => text,
             Err(error) if error.errno() == Errno::NOENT => {
-                let fault = Fault::new(Kind::NotFound, format!("there is no {CONFIG}"));
-                let hint = format!("bale spec --bundle {} writes one to start from", path.display());
+                let fault = Fault::new(Kind::NotFound, format!("there is no {CONFIG} in it"));
+                let hint = format!(
+                    "`bale bundle IMAGE DIR` makes a whole bundle, `bale spec --bundle {}` a config to start from",
+                    path.display()
+                );
                 return Err(fault.hint(hint)).within(within);
             }
             Err(error) => return Err(Fault::from(error)).within(within),
@@ -118,9 +118,37 @@ impl Files {
     /// # Errors
     /// `InvalidInput` when a file is not JSON.
     pub fn dialect(&self) -> Result<Option<Dialect>> {
-        let config = document(CONFIG, &self.config)?;
-        let runtime = self.runtime.as_deref().map(|text| document(RUNTIME, text)).transpose()?;
-        Ok(legacy::detect(&config, runtime.as_ref()))
+        let config = json::parse(&self.config, CONFIG_LIMIT_BYTES).map_err(|_| self.refused())?;
+        let runtime = self.runtime.as_deref().map(|text| {
+            let parsed = json::parse(text, CONFIG_LIMIT_BYTES);
+            let fault = |error| Fault::new(Kind::InvalidInput, RUNTIME).caused_by(error).within(self.words());
+            parsed.map_err(fault)
+        });
+        Ok(legacy::detect(&config, runtime.transpose()?.as_ref()))
+    }
+
+    /// Says what is wrong with a config that cannot be read, and where.
+    fn refused(&self) -> Fault {
+        let text = &self.config;
+        let findings = validate::validate(text).findings.located(&String::from_utf8_lossy(text));
+        let first = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+        let Some(first) = first else {
+            return Fault::new(Kind::InvalidInput, format!("{CONFIG} cannot be read")).within(self.words());
+        };
+        let mut words = CONFIG.to_owned();
+        for number in [first.line, first.column].into_iter().flatten() {
+            words.push_str(&format!(":{number}"));
+        }
+        if !first.path.is_empty() {
+            words.push_str(&format!(": {}", first.path));
+        }
+        let hint = first.hint.unwrap_or_else(|| check_hint(&self.path));
+        let fault = Fault::new(Kind::InvalidInput, format!("{words}: {}", first.words));
+        fault.hint(hint).within(self.words())
+    }
+
+    fn words(&self) -> String {
+        format!("open the bundle {:?}", self.path)
     }
 
     /// Returns the absolute path, for messages and for those who must hand a path on.
@@ -189,9 +217,10 @@ pub(crate) fn open_path(bundle: &Path, dir: &RootFd, path: &str) -> bale_sys::Re
     RootFd::open("/")?.subdir(&below, Links::Refused)
 }
 
-fn document(name: &str, text: &[u8]) -> Result<serde_json::Value> {
-    json::parse(text, CONFIG_LIMIT_BYTES)
-        .map_err(|error| Fault::new(Kind::InvalidInput, name).caused_by(error))
+/// What to do about a bundle that cannot be run.
+#[must_use]
+pub fn check_hint(path: &Path) -> String {
+    format!("`bale check {}` tells all that is wrong with it", path.display())
 }
 
 impl AsFd for Files {

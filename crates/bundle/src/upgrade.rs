@@ -7,18 +7,15 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bale_fault::{Context, Fault, Kind, Result};
-use bale_spec::json::CONFIG_LIMIT_BYTES;
-use bale_spec::legacy::{self, Converted, HostDevice, Options};
+use bale_spec::legacy::{Converted, HostDevice, Options};
 use bale_sys::error::Call;
 use bale_sys::file::{self, Durability};
 use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// The name of today's config, and of the old one.
-const CONFIG: &str = "config.json";
-/// The second file of the bundles of 2015.
-const RUNTIME: &str = "runtime.json";
+use crate::open::{CONFIG, Files, Legacy, RUNTIME};
+
 /// What is put behind the names of the originals.
 const KEPT: &str = ".legacy";
 
@@ -38,10 +35,9 @@ pub enum Upgraded {
 /// # Errors
 /// `NotFound` without a `config.json`; `InvalidInput` with the JSON path for what cannot be converted.
 pub fn convert(path: &Path, options: Options) -> Result<Option<Converted>> {
-    let bundle = open(path)?;
-    let words = || format!("convert the bundle {path:?}");
-    let Some(texts) = legacy_texts(&bundle).within(words)? else { return Ok(None) };
-    legacy::convert(&texts.config, texts.runtime.as_deref(), options, &host_device).map(Some).within(words)
+    let files = Files::open(path)?;
+    let Some(dialect) = files.dialect()? else { return Ok(None) };
+    Legacy { files, dialect }.convert(options).map(Some)
 }
 
 /// Converts the bundle at `path` on disk and keeps the originals as `config.json.legacy` and `runtime.json.legacy`.
@@ -49,50 +45,23 @@ pub fn convert(path: &Path, options: Options) -> Result<Option<Converted>> {
 /// # Errors
 /// As [`convert`]; `AlreadyExists` when another file has the name of a kept original. The bundle is unchanged then.
 pub fn upgrade(path: &Path, options: Options) -> Result<Upgraded> {
-    let bundle = open(path)?;
+    let files = Files::open(path)?;
     let words = || format!("upgrade the bundle {path:?}");
-    let Some(texts) = legacy_texts(&bundle).within(words)? else { return finish(&bundle).within(words) };
-    let has_runtime = texts.runtime.is_some();
-    let converted =
-        legacy::convert(&texts.config, texts.runtime.as_deref(), options, &host_device).within(words)?;
-    keep(&bundle, CONFIG).within(words)?;
+    let Some(dialect) = files.dialect()? else { return finish(files.dir()).within(words) };
+    let legacy = Legacy { files, dialect };
+    let converted = legacy.convert(options)?;
+    let (bundle, has_runtime) = (legacy.files.dir(), legacy.files.runtime().is_some());
+    keep(bundle, CONFIG).within(words)?;
     if has_runtime {
-        keep(&bundle, RUNTIME).within(words)?;
+        keep(bundle, RUNTIME).within(words)?;
     }
     let text = converted.to_canonical();
-    file::replace(&bundle, CONFIG, text.as_bytes(), Mode::from_raw_mode(0o644), Durability::Power)
+    file::replace(bundle, CONFIG, text.as_bytes(), Mode::from_raw_mode(0o644), Durability::Power)
         .map_err(Fault::from)?;
     if has_runtime {
-        unlink(&bundle, RUNTIME).within(words)?;
+        unlink(bundle, RUNTIME).within(words)?;
     }
     Ok(Upgraded::Converted(Box::new(converted)))
-}
-
-struct Texts {
-    config: Vec<u8>,
-    runtime: Option<Vec<u8>>,
-}
-
-fn open(path: &Path) -> Result<RootFd> {
-    let opened = RootFd::open(path).map_err(Fault::from);
-    opened.within(|| format!("open the bundle {path:?}"))
-}
-
-/// Reads the two files when they are in an old format.
-fn legacy_texts(bundle: &RootFd) -> Result<Option<Texts>> {
-    let config = file::read_bounded(bundle, CONFIG, CONFIG_LIMIT_BYTES).map_err(Fault::from)?;
-    let runtime = match file::read_bounded(bundle, RUNTIME, CONFIG_LIMIT_BYTES) {
-        Ok(text) => Some(text),
-        Err(error) if error.errno() == Errno::NOENT => None,
-        Err(error) => return Err(error.into()),
-    };
-    let parse = |name: &str, text: &[u8]| -> Result<serde_json::Value> {
-        let parsed = bale_spec::json::parse(text, CONFIG_LIMIT_BYTES);
-        parsed.map_err(|e| Fault::new(Kind::InvalidInput, format!("{name} cannot be read")).caused_by(e))
-    };
-    let document = parse(CONFIG, &config)?;
-    let second = runtime.as_deref().map(|text| parse(RUNTIME, text)).transpose()?;
-    Ok(legacy::detect(&document, second.as_ref()).map(|_| Texts { config, runtime }))
 }
 
 /// Gives an original its second name. That it has it already is the sign of an interrupted upgrade.

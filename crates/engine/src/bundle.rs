@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use bale_bundle::Bundle;
 use bale_fault::{Context, Fault, Kind, Result};
-use bale_spec::json::CONFIG_LIMIT_BYTES;
+use bale_spec::legacy::Options;
 use bale_spec::options::{Network, RunOptions};
 use bale_spec::runtime::{Namespace, NamespaceKind, RuntimeConfig};
-use bale_spec::validate::Severity;
-use bale_sys::file;
-use bale_sys::root::RootFd;
-use rustix::io::Errno;
 
 const SIGTERM: i32 = 15;
 
@@ -35,7 +32,7 @@ pub fn open(path: &Path, run: &RunOptions) -> Result<Opened> {
     check_options(run)?;
     let words = || format!("open the bundle {path:?}");
     let absolute = std::fs::canonicalize(path).within(words)?;
-    let (mut config, mut remarks) = read(&absolute).within(words)?;
+    let (mut config, mut remarks) = read(path)?;
     apply(&mut config, run)?;
     let loopback_only = config.linux.as_ref().is_some_and(|linux| {
         linux.namespaces.iter().any(|n| n.kind == NamespaceKind::Network && n.path.is_none())
@@ -47,44 +44,13 @@ pub fn open(path: &Path, run: &RunOptions) -> Result<Opened> {
 }
 
 fn read(path: &Path) -> Result<(RuntimeConfig, Vec<String>)> {
-    let dir = RootFd::open(path)?;
-    let text =
-        file::read_bounded(&dir, "config.json", CONFIG_LIMIT_BYTES).map_err(|error| match error.errno() {
-            Errno::NOENT => Fault::new(Kind::NotFound, "there is no config.json in it")
-                .hint("make a bundle with `bale bundle IMAGE DIR`, or a config with `bale spec`"),
-            _ => error.into(),
-        })?;
-    if serde_json::from_slice::<serde_json::Value>(&text).is_err() {
-        return Err(refused(path, &text));
+    match Bundle::open(path)? {
+        Bundle::Current(current) => Ok((current.config, Vec::new())),
+        Bundle::Legacy(legacy) => {
+            let remark = "the bundle is in an old format and was converted in memory; `bale upgrade` shows how, for good";
+            Ok((legacy.convert(Options::default())?.config, vec![remark.to_owned()]))
+        }
     }
-    if let Some(converted) = bale_bundle::upgrade::convert(path, bale_spec::legacy::Options::default())? {
-        let remark =
-            "the bundle is in an old format and was converted in memory; `bale upgrade` shows how, for good";
-        return Ok((converted.config, vec![remark.to_owned()]));
-    }
-    let config = RuntimeConfig::parse(&text);
-    Ok((config.map_err(|_| refused(path, &text))?, Vec::new()))
-}
-
-/// Says what is wrong with a config that cannot be read, and where.
-fn refused(path: &Path, text: &[u8]) -> Fault {
-    let findings = bale_spec::validate::validate(text).findings.located(&String::from_utf8_lossy(text));
-    let first = findings.into_iter().find(|finding| finding.severity == Severity::Error);
-    let Some(first) = first else { return Fault::new(Kind::InvalidInput, "config.json cannot be read") };
-    let mut words = "config.json".to_owned();
-    for number in [first.line, first.column].into_iter().flatten() {
-        words.push_str(&format!(":{number}"));
-    }
-    if !first.path.is_empty() {
-        words.push_str(&format!(": {}", first.path));
-    }
-    let hint = first.hint.unwrap_or_else(|| check_hint(path));
-    Fault::new(Kind::InvalidInput, format!("{words}: {}", first.words)).hint(hint)
-}
-
-/// What to do about a bundle that cannot be run.
-pub fn check_hint(path: &Path) -> String {
-    format!("`bale check {}` tells all that is wrong with it", path.display())
 }
 
 /// A bundle says itself how it is confined and limited; what names or connects the container is the user's.

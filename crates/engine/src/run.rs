@@ -36,7 +36,7 @@ impl Engine {
                 Source::Bundle(path)
                     if fault.kind() == Kind::InvalidInput && fault.innermost_hint().is_none() =>
                 {
-                    fault.hint(crate::bundle::check_hint(path))
+                    fault.hint(bale_bundle::check_hint(path))
                 }
                 _ => fault,
             }

@@ -21,7 +21,7 @@ use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
 use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
-use crate::plan::{Choices, Plan};
+use crate::plan::{Choices, Plan, of_config};
 use crate::timings::Timings;
 use crate::{facts, hooks, life, net_devices, shared_mounts, sources};
 
@@ -190,7 +190,7 @@ fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
         return Ok(None);
     }
     let (path, asked) = cgroup_path(options);
-    cgroup::prepare(Host::detect()?, &path, &resources_of(options), asked).map(Some)
+    cgroup::prepare(Host::detect()?, &path, &resources_of(options), asked).map(Some).map_err(of_config)
 }
 
 fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
@@ -221,7 +221,8 @@ fn make_rdt(plan: &Plan, record: &Record) -> Result<()> {
 /// Writes limits and device rules while init sets the container up; it waits for them before its program.
 fn restrict(options: &CreateOptions<'_>, group: Option<&Handle>) -> Result<()> {
     let Some(group) = group else { return Ok(()) };
-    group.restrict(&resources_of(options)).within(|| format!("limit cgroup {:?}", cgroup_path(options).0))
+    let limited = group.restrict(&resources_of(options)).map_err(of_config);
+    limited.within(|| format!("limit cgroup {:?}", cgroup_path(options).0))
 }
 
 fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
@@ -370,6 +371,7 @@ fn finish(
     let limits = limits_of(options)?;
     let shown = &*record;
     let answers = Answers {
+        of_config: true,
         id_maps: plan.id_maps.as_ref(),
         limits: &limits,
         hooks: &|pid| {

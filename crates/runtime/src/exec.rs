@@ -207,6 +207,7 @@ fn start(
     let child = clone(plan, &given, host, options)?;
     drop(theirs);
     let answers = Answers {
+        of_config: false,
         id_maps: None,
         limits: &[],
         hooks: &|_| Ok(()),

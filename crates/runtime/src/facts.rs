@@ -34,6 +34,7 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         selinux: labels && rustix::fs::access("/sys/fs/selinux/enforce", rustix::fs::Access::EXISTS).is_ok(),
         kcore: rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok(),
         home,
+        links: links(config, bundle),
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds(preserve_fds),
     })
@@ -54,8 +55,19 @@ pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fd
         kcore: false,
         home: home.unwrap_or_else(|| "/".to_owned()),
         resctrl: None,
+        links: std::collections::BTreeMap::new(),
         listen_fds: listen_fds(preserve_fds),
     })
+}
+
+/// Reads the sources of mounts with `copy-symlink` that are links.
+fn links(config: &RuntimeConfig, bundle: &Path) -> std::collections::BTreeMap<usize, std::path::PathBuf> {
+    let asked =
+        config.mounts.iter().enumerate().filter(|(_, m)| m.options.iter().any(|o| o == "copy-symlink"));
+    let read = |(index, mount): (usize, &bale_spec::runtime::Mount)| {
+        Some((index, std::fs::read_link(bundle.join(mount.source.as_ref()?)).ok()?))
+    };
+    asked.filter_map(read).collect()
 }
 
 fn permitted() -> Result<u64> {

@@ -22,6 +22,7 @@ fn facts(layout: Layout) -> Facts {
         selinux: true,
         kcore: true,
         home: "/root".to_owned(),
+        links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),
     }
@@ -197,10 +198,30 @@ pub fn netlink(data: &[u8]) {
     }
 }
 
+/// What systemd answers, and what a config has it asked: a message of D-Bus; or texts between NUL bytes, the unit's path, a
+/// list of processors, the name and the value of a property.
+pub fn systemd(data: &[u8]) {
+    use crate::cgroup::systemd::wire::{FIXED, MESSAGE_MAX, length_of, parse};
+    if let Ok(Some(length)) = length_of(data) {
+        assert!((FIXED..=MESSAGE_MAX).contains(&length), "{length}");
+        if let Some(Ok(message)) = data.get(..length).map(parse) {
+            let mut values = message.body();
+            while values.text().is_ok() {}
+            let mut values = message.body();
+            while values.u32().is_ok() {}
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    let mut parts = text.split('\0');
+    let mut next = || parts.next().unwrap_or_default();
+    crate::cgroup::systemd::fuzz_words(next(), next(), next(), next());
+}
+
 #[cfg(test)]
 bale_testkit::fuzz_targets! {
     config_plan: 2000,
     seccomp: 1500,
     kernel: 10_000,
     netlink: 10_000,
+    systemd: 10_000,
 }

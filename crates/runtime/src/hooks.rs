@@ -25,7 +25,7 @@ pub fn run(name: &str, hooks: &[Hook], state: &State, bundle: &Path) -> Result<(
         let path = format!("hooks.{name}[{index}]");
         check_hook(&path, hook)?;
         run_one(hook, &text, timeout_ms(&path, hook)?, bundle)
-            .within(|| format!("error running {name} hook #{index}: {:?}", hook.path))?;
+            .within(|| format!("config.json: {path}: error running {name} hook #{index}: {:?}", hook.path))?;
     }
     Ok(())
 }

@@ -44,6 +44,8 @@ pub struct Scene<'a> {
 
 /// What the parent does where init waits.
 pub struct Answers<'a> {
+    /// The operations are those of a config.json.
+    pub of_config: bool,
     /// Id maps.
     pub id_maps: Option<&'a (Vec<IdMapping>, Vec<IdMapping>)>,
     /// Limits of init in a user namespace.
@@ -119,7 +121,12 @@ fn follow_to_end(
                 let failure =
                     failure.ok_or_else(|| Fault::new(Kind::Internal, "init sent a strange message"))?;
                 let (failure, text) = failure;
-                return Err(words::fault(&failure, &text, ops.get(usize::from(failure.op)), program));
+                let op = ops.get(usize::from(failure.op));
+                let fault = words::fault(&failure, &text, op, program);
+                return Err(match op.and_then(Op::place).filter(|_| answers.of_config) {
+                    Some(place) => fault.within(format!("config.json: {place}")),
+                    None => fault,
+                });
             }
             READY => return Ok(End::Ready),
             ANNOUNCED => announced = true,

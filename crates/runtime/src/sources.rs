@@ -25,12 +25,15 @@ fn open_one(source: &Source, cgroup: Option<&Cgroup>) -> Result<OwnedFd> {
     match source {
         Source::Root { path, propagation, private_top } => root(path, *propagation, *private_top),
         Source::Overlay { lowers, upper, work } => overlay(lowers, upper, work),
-        Source::Bind { path, recursive, no_follow, changes, idmap } => {
-            bind(path, *recursive, *no_follow, changes, idmap.as_ref())
+        Source::Bind { place, path, recursive, no_follow, changes, idmap } => {
+            let tree = bind(path, *recursive, *no_follow, changes, idmap.as_ref());
+            tree.within(|| format!("config.json: {place}"))
         }
         Source::Cgroup { controller, change } => cgroup_directory(controller, *change, cgroup),
         Source::Tasks { path } => crate::rdt::open(path),
-        Source::Namespace { path, kind } => join(path, kind_flag(*kind)),
+        Source::Namespace { place, path, kind } => {
+            join(path, kind_flag(*kind)).within(|| format!("config.json: {place}"))
+        }
     }
 }
 
@@ -43,13 +46,15 @@ fn root(path: &Path, below: u64, private_top: bool) -> Result<OwnedFd> {
     let directory = match rustix::fs::open(name.as_c_str(), flags, Mode::empty()) {
         Ok(directory) => directory,
         Err(Errno::NOENT) => {
-            let words = format!("root file system {path:?} does not exist: no such file or directory");
-            return Err(
-                Fault::new(Kind::NotFound, words).hint("root.path in config.json is relative to the bundle")
+            let words = format!(
+                "config.json: root.path: the root file system {path:?} does not exist: no such file or directory"
             );
+            return Err(Fault::new(Kind::NotFound, words).hint("root.path is relative to the bundle"));
         }
         Err(Errno::NOTDIR | Errno::LOOP) => {
-            let words = format!("root file system {path:?} is a symbolic link or not a directory");
+            let words = format!(
+                "config.json: root.path: the root file system {path:?} is a symbolic link or not a directory"
+            );
             return Err(Fault::new(Kind::InvalidInput, words).hint("name the directory itself in root.path"));
         }
         Err(errno) => return Err(bale_sys::Error::new(format!("open({path:?})"), errno).into()),

@@ -20,6 +20,7 @@ fn facts(layout: Layout) -> Facts {
         selinux: false,
         kcore: true,
         home: "/root".to_owned(),
+        links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: None,
     }

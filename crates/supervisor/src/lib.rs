@@ -16,8 +16,8 @@
 //! container, signal the container. What a client reads it reads from the log ([`bale_record::control`]), so a client
 //! that is slow, stopped or gone cannot hold the container back.
 //!
-//! It stays in the cgroup of whoever started it, so a service manager that ends that cgroup ends it too; it does not
-//! leave by itself, as only the caller knows whether the container is meant to be part of a service.
+//! It leaves the units of systemd that it was started in (a session's scope, a service): those end with all that is in
+//! them, and a container outlives its session. Elsewhere it stays in its starter's cgroup, which nobody ends.
 
 mod clients;
 mod creator;
@@ -27,7 +27,7 @@ mod log;
 mod main_loop;
 mod stdio;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bale_fault::Result;
 use bale_record::Dir;
@@ -43,6 +43,17 @@ pub use log::PART_LIMIT_BYTES;
 /// # Errors
 /// What kept the supervisor from coming to life; failures of the container go to the client and the record.
 pub fn main(settings: &Settings) -> Result<()> {
+    let Some(cgroup) = bale_runtime::cgroup::leave_units() else { return keep(settings) };
+    // On cgroup v2 a process is cheaply moved only by being born elsewhere.
+    let how = bale_sys::process::Clone { flags: 0, cgroup: Some(cgroup.as_fd()) };
+    match bale_sys::process::clone(how, || u8::from(keep(settings).is_err())) {
+        Ok(_) => Ok(()),
+        // The cgroup takes no processes, or was removed meanwhile.
+        Err(_) => keep(settings),
+    }
+}
+
+fn keep(settings: &Settings) -> Result<()> {
     let starter = leave_caller()?;
     let dir = Dir::open_path(&settings.dir)?;
     let log = log::Log::open(&dir)?;

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Result;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 
 use crate::raw;
@@ -222,6 +222,23 @@ impl FsContext {
     /// The failed fsopen; `ENODEV` for an unknown type.
     pub fn open(kind: &CStr) -> Result<Self> {
         rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map(Self)
+    }
+
+    /// Begins a change of the file system that is mounted at `fd`.
+    ///
+    /// # Errors
+    /// The failed fspick; `EINVAL` when `fd` is no mount.
+    pub fn pick(fd: impl AsFd) -> Result<Self> {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        rustix::mount::fspick(fd, c"", flags).map(Self)
+    }
+
+    /// Changes it to what was set.
+    ///
+    /// # Errors
+    /// As [`FsContext::set`].
+    pub fn reconfigure(&self) -> Result<()> {
+        rustix::mount::fsconfig_reconfigure(self.0.as_fd())
     }
 
     /// Sets `key` to `value`, or `key` alone.

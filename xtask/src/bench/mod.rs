@@ -77,7 +77,7 @@ pub fn main_inside(words: &[&str]) -> Result<()> {
 }
 
 /// Finds the peers' tree.
-fn peers_tree() -> Result<PathBuf> {
+pub fn peers_tree() -> Result<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return fail("the bench needs root: it mounts, and makes containers with every tool");
     }

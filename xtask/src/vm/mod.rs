@@ -9,6 +9,7 @@
 //! standard output               ◄ a port ──── the command's output
 //! ```
 //!
+//! `cargo xtask vm power-cut` kills it while bale fills a store, and looks what is left.
 //! `cargo xtask vm test` builds the tests that need such a host, and runs them there. (A command of the name `test` is
 //! reached by `cargo xtask vm -- test`.)
 //!
@@ -17,7 +18,8 @@
 mod image;
 mod initrd;
 mod machine;
-mod tests;
+mod power_cut;
+pub mod tests;
 
 use std::path::PathBuf;
 
@@ -27,6 +29,7 @@ use crate::apt::{self, Need};
 use crate::cargo;
 use crate::run::{Failure, Result, Runner, fail};
 
+pub use image::Image;
 use machine::{Ends, Machine};
 
 /// What making and running the machine needs.
@@ -50,9 +53,11 @@ pub fn main(words: &[&str]) -> Result<()> {
     }
     let dir = dir();
     let mut runner = Runner::new(&dir)?;
-    apt::ensure(&mut runner, NEEDS)?;
-    let image = image::ready(&mut runner, &dir)?;
+    let image = prepare(&mut runner)?;
     let command = if words.first() == Some(&"--") { &words[1..] } else { words };
+    if words == ["power-cut"] {
+        return power_cut::run(&mut runner, &image);
+    }
     let code = if let Some((&"test", rest)) = words.split_first() {
         let script = tests::script(&mut runner, &tests::Choice::read(rest)?)?;
         let mut machine = Machine::new(&image, &dir, &script, Ends::Output)?;
@@ -70,6 +75,12 @@ pub fn main(words: &[&str]) -> Result<()> {
         machine.code()?
     };
     if code == 0 { Ok(()) } else { Err(Failure::Ended(code)) }
+}
+
+/// Installs what the machine needs, and makes its system if that is not there.
+pub fn prepare(runner: &mut Runner) -> Result<Image> {
+    apt::ensure(runner, NEEDS)?;
+    image::ready(runner, &dir())
 }
 
 /// The folder of everything here.

@@ -1,13 +1,17 @@
 //! The tests that run in the virtual machine: built here, run there.
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bale_testkit::command::quoted;
 use bale_testkit::{BUSYBOX, SKIPS};
 use serde_json::Value;
 
 use crate::cargo::cargo;
-use crate::run::{Result, Runner, fail};
+use crate::run::{Result, Runner, TOO_LONG, fail};
+use crate::vm::Image;
+use crate::vm::machine::{Ends, Machine};
 
 /// Test programs of `bale` that are run there: what needs the machine, and the runtime's command line once more on
 /// a host that has all of cgroup v2.
@@ -55,6 +59,27 @@ pub fn script(runner: &mut Runner, choice: &Choice<'_>) -> Result<String> {
     }
     script.push_str("exit $failed");
     Ok(script)
+}
+
+/// What the tests did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit status.
+    pub code: i32,
+    /// What they said.
+    pub lines: Vec<String>,
+    /// What was left out, see [`bale_testkit::SKIPS`].
+    pub skips: String,
+}
+
+/// Runs all of them, for at most `limit`.
+pub fn run(runner: &mut Runner, image: &Image, limit: Duration) -> Result<Ran> {
+    let script = script(runner, &Choice::default())?;
+    let mut machine = Machine::new(image, &super::dir(), &script, Ends::Output)?;
+    let (code, lines) = runner.watch_lines(machine.start(), limit)?;
+    let code = if code == TOO_LONG { code } else { machine.code()? };
+    let skips = fs::read_to_string(machine.folder().join("skips")).unwrap_or_default();
+    Ok(Ran { code, lines, skips })
 }
 
 fn build(runner: &mut Runner) -> Result<Vec<PathBuf>> {

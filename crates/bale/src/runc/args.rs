@@ -55,7 +55,10 @@ impl Parsed {
     /// Returns the container's id.
     pub fn id(&self) -> Result<&str> {
         let missing = || Fault::new(Kind::InvalidInput, "requires exactly 1 argument: the container id");
-        let id = self.positional.first().filter(|id| !id.is_empty()).ok_or_else(missing)?;
+        let id = self.positional.first().ok_or_else(missing)?;
+        if id.is_empty() {
+            return Err(Fault::new(Kind::InvalidInput, "container id cannot be empty"));
+        }
         bale_record::check_id(id)?;
         Ok(id)
     }

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 
-use super::args::{Parsed, flag, parse};
+use super::args::{Flag, Parsed, flag, parse};
 use super::{Global, print};
 
 const SIGTERM: i32 = 15;
+pub const KILL: &[Flag] = &[flag("all", "a")];
+pub const DELETE: &[Flag] = &[flag("force", "f")];
 
 fn only_id(arguments: &[OsString]) -> Result<Parsed> {
     parse(&[], arguments, false)?.at_most(1)
@@ -30,15 +32,20 @@ pub fn state(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
 
 /// `kill [--all] ID [SIGNAL]`.
 pub fn kill(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    let parsed = parse(&[flag("all", "a")], arguments, true)?.at_most(3)?;
+    let parsed = parse(KILL, arguments, true)?.at_most(3)?;
     let dir = global.container(&parsed)?;
     // `--all` may also follow the id.
     let mut words: Vec<&str> = parsed.positional[1..].iter().map(String::as_str).collect();
     let before = words.len();
     words.retain(|word| !matches!(*word, "--all" | "-a"));
     let all = parsed.has("all") || words.len() < before;
+    if let Some(extra) = words.get(1) {
+        return Err(Fault::new(Kind::InvalidInput, format!("unexpected argument {extra:?}")));
+    }
     let signal = match words.first() {
         None => SIGTERM,
+        // Tells whether init lives.
+        Some(&"0") => 0,
         Some(word) => {
             let bad = || Fault::new(Kind::InvalidInput, format!("unknown signal {word:?}"));
             bale_spec::signal::parse(word.strip_prefix('-').unwrap_or(word)).ok_or_else(bad)?
@@ -55,7 +62,7 @@ pub fn kill(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
 
 /// `delete [--force] ID`.
 pub fn delete(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    let parsed = parse(&[flag("force", "f")], arguments, false)?.at_most(1)?;
+    let parsed = parse(DELETE, arguments, false)?.at_most(1)?;
     let force = parsed.has("force");
     match Dir::open(&global.root, parsed.id()?) {
         Ok(dir) => bale_runtime::delete(dir, force)?,

@@ -14,7 +14,7 @@ use super::args::{Flag, Parsed, flag, parse, value};
 use super::foreground::Foreground;
 use super::{Global, absolute};
 
-const CREATE: &[Flag] = &[
+pub const CREATE: &[Flag] = &[
     value("bundle", "b"),
     value("config", "f"),
     value("console-socket", ""),
@@ -25,7 +25,7 @@ const CREATE: &[Flag] = &[
     flag("no-new-keyring", ""),
     flag("explain", ""),
 ];
-const RUN: &[Flag] = &[
+pub const RUN: &[Flag] = &[
     value("bundle", "b"),
     value("config", "f"),
     value("console-socket", ""),

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 
-use super::args::{flag, parse, value};
+use super::args::{Flag, flag, parse, value};
 use super::{Global, print};
+
+pub const EVENTS: &[Flag] = &[flag("stats", ""), value("interval", "")];
 
 /// `events [--stats] [--interval DURATION] ID`: a line of statistics, once or until the container ends.
 pub fn events(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    let parsed = parse(&[flag("stats", ""), value("interval", "")], arguments, false)?.at_most(1)?;
+    let parsed = parse(EVENTS, arguments, false)?.at_most(1)?;
     let dir = global.container(&parsed)?;
     let interval_ms = interval(&parsed.last("interval").unwrap_or_else(|| "5s".to_owned()))?;
     if parsed.has("stats") {

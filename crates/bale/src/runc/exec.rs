@@ -14,7 +14,7 @@ use super::create::{connect, preserve_fds, read_bounded};
 use super::foreground::Foreground;
 use super::{Global, absolute};
 
-const EXEC: &[Flag] = &[
+pub const EXEC: &[Flag] = &[
     value("process", "p"),
     value("console-socket", ""),
     value("pidfd-socket", ""),

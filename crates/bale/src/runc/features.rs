@@ -71,8 +71,8 @@ pub fn text() -> String {
             "netDevices": {"enabled": true},
         },
         "annotations": {
-            "io.github.seccomp.libseccomp.version": "",
             "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.commit": concat!("bale-", env!("CARGO_PKG_VERSION")),
             "org.opencontainers.runc.version": env!("CARGO_PKG_VERSION"),
         },
         "potentiallyUnsafeConfigAnnotations": [bale_runtime::cgroup::systemd::ANNOTATIONS],

@@ -7,12 +7,15 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Dir;
 use bale_spec::runtime::State;
 
-use super::args::{flag, parse, value};
+use super::args::{Flag, flag, parse, value};
 use super::{Global, print};
+
+pub const LIST: &[Flag] = &[value("format", "f"), flag("quiet", "q")];
+pub const PS: &[Flag] = &[value("format", "f")];
 
 /// `list [--format table|json] [--quiet]`.
 pub fn list(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    let parsed = parse(&[value("format", "f"), flag("quiet", "q")], arguments, false)?.at_most(0)?;
+    let parsed = parse(LIST, arguments, false)?.at_most(0)?;
     if global.root_given && !global.root.exists() {
         let words = format!("root {:?} does not exist: no such file or directory", global.root);
         return Err(Fault::new(Kind::NotFound, words));
@@ -69,7 +72,7 @@ fn table(states: &[State]) -> String {
 
 /// `ps [--format table|json] ID [PS ARGUMENTS]`.
 pub fn ps(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    let mut parsed = parse(&[value("format", "f")], arguments, true)?;
+    let mut parsed = parse(PS, arguments, true)?;
     // The format may also follow the id; all else there is for ps(1).
     let mut format = parsed.last("format");
     while let Some(at) =

@@ -36,7 +36,7 @@ impl Log {
 pub fn error(global: &Global, fault: &Fault) {
     let Some(log) = &global.log else { return };
     let time = bale_record::time::now();
-    let message = fault.chain();
+    let message = super::words(fault);
     let line = if global.json {
         serde_json::json!({"level": "error", "msg": message, "time": time}).to_string()
     } else {

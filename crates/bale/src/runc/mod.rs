@@ -98,6 +98,12 @@ pub fn main(called_as: &str, arguments: &[OsString]) -> ExitCode {
 }
 
 fn dispatch(global: &Global, command: &str, rest: &[OsString]) -> Result<ExitCode> {
+    let mut flags = rest.iter().take_while(|word| word.as_encoded_bytes().starts_with(b"-"));
+    if flags.any(|word| ["--help", "-help", "-h"].iter().any(|help| word == help))
+        && let Some(text) = command_usage(&global.called_as, command)
+    {
+        return Ok(print(&text));
+    }
     match command {
         "create" => create::create(global, rest),
         "run" => create::run(global, rest),
@@ -112,7 +118,7 @@ fn dispatch(global: &Global, command: &str, rest: &[OsString]) -> Result<ExitCod
         "exec" => exec::exec(global, rest),
         "events" => events::events(global, rest),
         "update" => update::update(global, rest),
-        "features" => Ok(print(&features::text())),
+        "features" => args::parse(&[], rest, false)?.at_most(0).map(|_| print(&features::text())),
         "spec" => spec::spec(rest),
         "help" => Ok(print(&usage(&global.called_as))),
         "checkpoint" | "restore" => {
@@ -182,13 +188,23 @@ fn print(text: &str) -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The chain, with what podman looks for in it: it knows a program that cannot be executed by these words alone, and a
+/// directory (EISDIR) has others.
+fn words(fault: &Fault) -> String {
+    let chain = fault.chain();
+    if fault.kind() == Kind::ProgramNotExecutable && chain.ends_with("is a directory") {
+        return format!("{chain} (permission denied)");
+    }
+    chain
+}
+
 /// Prints the chain and the hint, and returns runc's exit status: 255 for exec, 1 for all else.
 fn complain(called_as: &str, command: &str, fault: &Fault) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let failed = if command.is_empty() { String::new() } else { format!("{command} failed: ") };
     // Nothing is left to tell when standard error is closed.
     // The word stands in every line of runc, crun and youki that tells of one, and is looked for.
-    let _ = writeln!(stderr, "{called_as}: error: {failed}{}", crate::exit::printable(&fault.chain()));
+    let _ = writeln!(stderr, "{called_as}: error: {failed}{}", crate::exit::printable(&words(fault)));
     if let Some(hint) = fault.innermost_hint() {
         let _ = writeln!(stderr, "  hint: {}", crate::exit::printable(hint));
     }
@@ -203,6 +219,28 @@ fn version(called_as: &str) -> String {
         env!("CARGO_PKG_VERSION"),
         bale_spec::runtime::SPEC_VERSION
     )
+}
+
+/// What `COMMAND --help` prints; `None` for what is no command here, so that callers learn that by the exit status.
+fn command_usage(called_as: &str, command: &str) -> Option<String> {
+    let (_, what) = COMMANDS.iter().find(|(name, _)| *name == command)?;
+    let (flags, arguments): (&[Flag], &str) = match command {
+        "create" => (create::CREATE, "ID"),
+        "run" => (create::RUN, "ID"),
+        "exec" => (exec::EXEC, "ID COMMAND [ARGUMENTS]"),
+        "update" => (update::UPDATE, "ID"),
+        "kill" => (control::KILL, "ID [SIGNAL]"),
+        "delete" => (control::DELETE, "ID"),
+        "events" => (events::EVENTS, "ID"),
+        "list" => (list::LIST, ""),
+        "ps" => (list::PS, "ID [PS ARGUMENTS]"),
+        "spec" => (spec::SPEC, ""),
+        "features" => (&[], ""),
+        _ => (&[], "ID"),
+    };
+    let options = if flags.is_empty() { "" } else { " [options]" };
+    let title = format!("{called_as} {command} - {what}");
+    Some(format!("{title}\n\nusage: {called_as} {command}{options} {arguments}\n{}", args::help(flags)))
 }
 
 fn usage(called_as: &str) -> String {

@@ -9,14 +9,16 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::runtime::{IdMapping, Namespace, NamespaceKind, RuntimeConfig};
 
 use super::absolute;
-use super::args::{flag, parse, value};
+use super::args::{Flag, flag, parse, value};
 
 /// What `runc spec` writes, in its own order.
 const TEMPLATE: &str = include_str!("template.json");
 
+pub const SPEC: &[Flag] = &[value("bundle", "b"), flag("rootless", "")];
+
 /// `spec [--bundle DIR] [--rootless]`.
 pub fn spec(arguments: &[OsString]) -> Result<ExitCode> {
-    let parsed = parse(&[value("bundle", "b"), flag("rootless", "")], arguments, false)?.at_most(0)?;
+    let parsed = parse(SPEC, arguments, false)?.at_most(0)?;
     let bundle = absolute(&parsed.last("bundle").unwrap_or_else(|| ".".to_owned()))?;
     let path = bundle.join("config.json");
     let text = if parsed.has("rootless") { rootless()? } else { TEMPLATE.to_owned() };

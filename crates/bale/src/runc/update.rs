@@ -14,7 +14,7 @@ use super::create::read_bounded;
 
 const LIMIT_BYTES: usize = 1 << 20;
 
-const UPDATE: &[Flag] = &[
+pub const UPDATE: &[Flag] = &[
     value("resources", "r"),
     value("blkio-weight", ""),
     value("cpu-period", ""),

@@ -113,7 +113,7 @@ fn what_cannot_be_is_refused() {
     let cases = [
         (json!({"cpu": {"cpus": "64"}}), "cpuset.cpus"),
         (json!({"memory": {"limit": 1000, "swap": 500}}), "memory"),
-        (json!({"unified": {"no.such": "1"}}), "no.such"),
+        (json!({"unified": {"no.such": "1"}}), "controller"),
         (json!({"unified": {"memory.max": "many"}}), "memory.max"),
     ];
     for (resources, part) in cases {

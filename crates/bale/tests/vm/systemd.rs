@@ -44,7 +44,9 @@ fn a_unit_lives_as_long_as_its_container() {
     let group = Group::at(&format!("system.slice/{unit}"));
     assert_eq!(show(&unit, "ActiveState"), "active");
     assert_eq!(show(&unit, "Delegate"), "yes");
-    assert_eq!(group.read("cgroup.procs"), stage.state(&id)["pid"].to_string());
+    // crun makes one more cgroup in it.
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", stage.state(&id)["pid"])).expect("cgroup");
+    assert!(own.starts_with(&format!("0::/system.slice/{unit}")), "{own}");
     with_systemd(&stage, ["start", &id]).prints("");
     // It is the root of what the container sees.
     stage.wait_output(&id, "0::/\n");
@@ -92,7 +94,9 @@ fn systemd_knows_the_limits_and_keeps_them() {
         assert_eq!(show(&unit, property), value, "{property}");
     }
     let check = |when: &str| {
-        for (file, value) in files.iter().filter(|(file, _)| stage.is_bale() || *file != "hugetlb.2MB.max") {
+        // runc and crun of Debian 13 miss the one or the other.
+        let weak = |file: &str| matches!(file, "hugetlb.2MB.max" | "memory.swap.max");
+        for (file, value) in files.iter().filter(|(file, _)| stage.is_bale() || !weak(file)) {
             assert_eq!(&group.read(file), value, "{file} {when}");
         }
     };
@@ -160,11 +164,11 @@ fn annotations_are_properties_of_the_unit() {
     let (id, unit) = create(&stage, "system.slice", "sleep 1000", |c| {
         c["annotations"] = json!({
             "org.systemd.property.TimeoutStopUSec": "uint64 7000000",
-            "org.systemd.property.Description": "'named by its config'",
+            "org.systemd.property.DefaultDependencies": "true",
         });
     });
     assert_eq!(show(&unit, "TimeoutStopUSec"), "7s");
-    assert_eq!(show(&unit, "Description"), "named by its config");
+    assert_eq!(show(&unit, "DefaultDependencies"), "yes");
     with_systemd(&stage, ["delete", "--force", &id]).prints("");
     // What would take others in, or lift the filter, is not left to them.
     let refused: &[(&str, &str)] = if stage.is_bale() {

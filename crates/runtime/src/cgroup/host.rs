@@ -41,6 +41,8 @@ pub struct Host {
 
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+/// Where supervisors go that leave the units of systemd, below the cgroup in which those are.
+pub(super) const SUPERVISORS: &str = "/bale/supervisors";
 /// Where everybody mounts the hierarchy of a host that has only one.
 const USUAL: &str = "/sys/fs/cgroup";
 
@@ -66,7 +68,7 @@ impl Host {
         Ok(HOST.get_or_init(|| host))
     }
 
-    fn read() -> Result<Self> {
+    pub(super) fn read() -> Result<Self> {
         let read = |path: &str| group::read_file(Path::new(path));
         Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
     }
@@ -136,22 +138,42 @@ impl Hierarchy {
             return known.ok_or_else(gone)?.below(path);
         };
         let own = own.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(own);
-        let base = if self.controllers.is_empty() {
-            own.rsplit_once('/').map_or("", |(above, _)| above)
-        } else {
-            own
+        let base = match own.strip_suffix(SUPERVISORS) {
+            // Containers are beside their supervisors, not below them.
+            Some(above) => above,
+            None if self.controllers.is_empty() => own.rsplit_once('/').map_or("", |(above, _)| above),
+            None => own,
         };
         let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
         clean(path, whole)
     }
 }
 
+impl Hierarchy {
+    /// Returns the cgroup in which the caller's first unit of systemd is, if it is in one: below the mount, empty for
+    /// the mount itself.
+    pub(super) fn above_units(&self) -> Option<String> {
+        let own = self.own.as_deref()?;
+        let own = own.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(own);
+        let components: Vec<&str> = own.split('/').filter(|part| !part.is_empty()).collect();
+        let first = components.iter().position(|part| is_unit(part))?;
+        Some(components[..first].join("/"))
+    }
+}
+
+/// Tells whether a cgroup is a unit of systemd by its name.
+pub(super) fn is_unit(name: &str) -> bool {
+    [".slice", ".scope", ".service"].iter().any(|kind| name.ends_with(kind))
+}
+
 fn clean(path: &str, whole: String) -> Result<RelPath> {
-    let invalid =
-        |e| Fault::new(Kind::InvalidInput, format!("linux.cgroupsPath: {path:?} is no path")).caused_by(e);
+    let invalid = |e| {
+        Fault::new(Kind::InvalidInput, format!("config.json: linux.cgroupsPath: {path:?} is no path"))
+            .caused_by(e)
+    };
     let clean = RelPath::clamped(whole).map_err(invalid)?;
     if clean.is_root() {
-        let words = format!("linux.cgroupsPath: {path:?} is the root of the hierarchy");
+        let words = format!("config.json: linux.cgroupsPath: {path:?} is the root of the hierarchy");
         return Err(Fault::new(Kind::InvalidInput, words).hint("give a path below it, such as /bale/web"));
     }
     Ok(clean)
@@ -276,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn units_are_known_by_their_names() {
+        for (own, above) in [
+            ("/user.slice/user-0.slice/session-3.scope", Some("")),
+            ("/system.slice/ssh.service/x", Some("")),
+            ("/docker/1a/system.slice/cron.service", Some("docker/1a")),
+            ("/", None),
+            ("/docker/1a", None),
+        ] {
+            let host = Host::parse(&format!("{V1}{UNIFIED}"), &format!("1:cpu,cpuacct:{own}\n0::{own}\n"));
+            let host = host.unwrap();
+            for hierarchy in [&host.v1[0], host.unified.as_ref().unwrap()] {
+                assert_eq!(hierarchy.above_units().as_deref(), above, "{own}");
+            }
+        }
+    }
+
+    #[test]
     fn paths_are_below_the_mount_or_below_the_callers_own() {
         let mounts = format!("{V1}{UNIFIED}").replace("0:32 / ", "0:32 /m ");
         let host = Host::parse(&mounts, "1:cpu,cpuacct:/a\n4:memory:/m/x\n0::/u/s\n").unwrap();
@@ -285,6 +324,9 @@ mod tests {
         assert_eq!(below(&host.v1[0], "c").unwrap(), "/a/c");
         assert_eq!(below(&host.v1[1], "c").unwrap(), "/x/c");
         assert_eq!(below(host.unified.as_ref().unwrap(), "c").unwrap(), "/u/c");
+        let moved = Host::parse(&mounts, "1:cpu:/bale/supervisors\n0::/x/bale/supervisors\n").unwrap();
+        assert_eq!(below(&moved.v1[0], "bale/c").unwrap(), "/bale/c");
+        assert_eq!(below(moved.unified.as_ref().unwrap(), "bale/c").unwrap(), "/x/bale/c");
         assert_eq!(below(&host.v1[0], "/..").unwrap_err().kind(), Kind::InvalidInput);
         assert_eq!(unescape(r"/a\040b\x"), r"/a b\x");
     }

@@ -15,6 +15,7 @@ mod life;
 mod setting;
 pub(crate) mod stats;
 pub mod systemd;
+mod units;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
@@ -36,6 +37,7 @@ pub use host::{Host, Layout};
 pub use join::{of_process, open_to_join};
 use setting::Setting;
 pub use stats::Stats;
+pub use units::leave_units;
 pub use v2::weight_of_shares;
 
 /// The least memory that a container of a small static program can be started with, in bytes.
@@ -147,7 +149,7 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     if outcome.is_err() {
         made.undo();
     }
-    outcome.within(|| format!("make cgroup {path:?}"))
+    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {path:?}"))
 }
 
 /// As [`create`] or, when the path was not `asked` for, [`create_default`], with no more than what must be there before
@@ -170,7 +172,7 @@ pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> R
         }
         Err(fault) => {
             made.undo();
-            Err(fault).within(|| format!("make cgroup {path:?}"))
+            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {path:?}"))
         }
     }
 }

@@ -127,7 +127,17 @@ impl<'a> Init<'a> {
             }
             Op::AttachRoot { source, at: place } => self.attach_root(*source, place.as_deref()),
             Op::OpenNull => self.open_null(),
-            Op::Mount { kind, options, attributes, after, target, no_links, copy_up, keep_mode } => {
+            Op::Mount {
+                kind,
+                options,
+                attributes,
+                after,
+                target,
+                no_links,
+                copy_up,
+                keep_mode,
+                index: _,
+            } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
                 let mode = if *keep_mode { files::mode_if_there(self.root()?, target)? } else { None };
                 let target = self.open(target, want)?;
@@ -140,7 +150,12 @@ impl<'a> Init<'a> {
                 }
                 mount::attach(&tree, &target).map_err(at(Call::MoveMount))
             }
-            Op::Bind { source, target, .. } => self.bind(*source, target),
+            Op::Remount { options, change, target, .. } => self.remount(options.as_deref(), *change, target),
+            Op::CopyLink { parent, name, to, .. } => {
+                let parent = self.open(parent, Want::Directory)?;
+                files::same_link(parent.as_fd(), name, to)
+            }
+            Op::Bind { source, target, no_follow, .. } => self.bind(*source, target, *no_follow),
             Op::BindDevice { source, target } => {
                 let target = self.open(target, Want::File)?;
                 mount::attach(self.source(*source)?, &target).map_err(at(Call::MoveMount))
@@ -308,11 +323,35 @@ impl<'a> Init<'a> {
         made
     }
 
-    fn bind(&self, source: crate::plan::op::Src, target: &Target) -> Outcome {
+    fn remount(
+        &mut self,
+        options: Option<&[(std::ffi::CString, Option<std::ffi::CString>)]>,
+        change: Attributes,
+        target: &Target,
+    ) -> Outcome {
+        let target = self.open(target, Want::Existing)?;
+        if let Some(options) = options {
+            let context = FsContext::pick(&target).map_err(at(Call::FsPick))?;
+            let changed = set_options(&context, options)
+                .and_then(|()| context.reconfigure().map_err(at(Call::FsReconfigure)));
+            if changed.is_err() {
+                self.log_length = context.read_log(&mut self.log);
+                return changed;
+            }
+        }
+        mount::set_attributes(&target, false, change).map_err(at(Call::MountSetattr))
+    }
+
+    fn bind(&self, source: crate::plan::op::Src, target: &Target, no_follow: bool) -> Outcome {
         let tree = self.source(source)?;
         let stat = rustix::fs::fstat(tree).map_err(at(Call::OpenTree))?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let target = self.open(target, if is_directory { Want::Directory } else { Want::File })?;
+        let want = match (no_follow, is_directory) {
+            (true, _) => Want::ExistingNoFollow,
+            (false, true) => Want::Directory,
+            (false, false) => Want::File,
+        };
+        let target = self.open(target, want)?;
         mount::attach(tree, &target).map_err(|errno| match errno {
             // What mount(2) says to a file on a directory: docker and its users know these words.
             Errno::INVAL if !is_directory && is_directory_fd(&target) => at(Call::MoveMount)(Errno::NOTDIR),
@@ -367,6 +406,7 @@ impl<'a> Init<'a> {
             return mount::attach(&tree, target).map_err(at(Call::MoveMount));
         }
         let context = FsContext::open(c"tmpfs").map_err(at(Call::FsOpen))?;
+        context.set(c"source", Some(c"tmpfs")).map_err(at(Call::FsConfig))?;
         context.set(c"nr_inodes", Some(c"1")).map_err(at(Call::FsConfig))?;
         context.set(c"mode", Some(c"0555")).map_err(at(Call::FsConfig))?;
         context.create().map_err(at(Call::FsCreate))?;
@@ -602,13 +642,18 @@ fn is_null(stat: &Stat) -> bool {
 }
 
 fn configure(context: &FsContext, options: &[(std::ffi::CString, Option<std::ffi::CString>)]) -> Outcome {
+    set_options(context, options)?;
+    context.create().map_err(at(Call::FsCreate))
+}
+
+fn set_options(context: &FsContext, options: &[(std::ffi::CString, Option<std::ffi::CString>)]) -> Outcome {
     for (index, (key, value)) in options.iter().enumerate() {
         if let Err(errno) = context.set(key, value.as_deref()) {
             let argument = u16::try_from(index).unwrap_or(0);
             return Err(Failure { argument, ..at(Call::FsConfig)(errno) });
         }
     }
-    context.create().map_err(at(Call::FsCreate))
+    Ok(())
 }
 
 fn become_ids(uid: u32, gid: u32, groups: Option<&[Gid]>) -> Outcome {

@@ -16,6 +16,8 @@ use crate::plan::op::Target;
 pub enum Want {
     /// There already.
     Existing,
+    /// There already; a link is itself what is meant. Not on a file system of the kernel's own.
+    ExistingNoFollow,
     /// A directory, made if absent.
     Directory,
     /// A directory reached without any link, made if absent.
@@ -47,6 +49,9 @@ fn open_below(
 pub fn open_target(root: BorrowedFd<'_>, target: &Target, want: Want) -> Result<OwnedFd, Failure> {
     let resolve = if want == Want::DirectoryNoLinks { NO_LINKS } else { IN_ROOT };
     let mut flags = OFlags::PATH;
+    if want == Want::ExistingNoFollow {
+        return open_link(root, target);
+    }
     if matches!(want, Want::Directory | Want::DirectoryNoLinks) {
         flags |= OFlags::DIRECTORY;
     }
@@ -56,6 +61,19 @@ pub fn open_target(root: BorrowedFd<'_>, target: &Target, want: Want) -> Result<
         }
         other => other.map_err(at(Call::OpenTarget)),
     }
+}
+
+/// Opens a target that may be a link (`dest-nofollow`). In procfs, sysfs and devpts links are the kernel's.
+fn open_link(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let found = open_below(root, &target.path, flags, IN_ROOT).map_err(at(Call::OpenTarget))?;
+    let kind = rustix::fs::fstatfs(&found).map_err(at(Call::OpenTarget))?.f_type;
+    const SYSFS: i64 = 0x6265_6572;
+    const DEVPTS: i64 = 0x1cd1;
+    if kind == rustix::fs::PROC_SUPER_MAGIC || kind == SYSFS || kind == DEVPTS {
+        return Err(at(Call::OpenTarget)(Errno::PERM));
+    }
+    Ok(found)
 }
 
 /// Opens a target with `O_PATH` if it exists.
@@ -186,6 +204,17 @@ pub fn link(parent: BorrowedFd<'_>, name: &CStr, to: &CStr) -> Result<(), Failur
         }
         Err(errno) => Err(at(Call::Symlink)(errno)),
     }
+}
+
+/// Makes a symbolic link; one that is there already must have the same content.
+pub fn same_link(parent: BorrowedFd<'_>, name: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::symlinkat(to, parent, name) {
+        Err(Errno::EXIST) => {}
+        made => return made.map_err(at(Call::Symlink)),
+    }
+    let mut space = [MaybeUninit::<u8>::uninit(); 4096];
+    let same = rustix::fs::readlinkat_raw(parent, name, &mut space).is_ok_and(|(c, _)| *c == *to.to_bytes());
+    if same { Ok(()) } else { Err(at(Call::Symlink)(Errno::EXIST)) }
 }
 
 /// Opens the terminal multiplexer of the container's devpts. What is there is looked at first: the root file system may

@@ -117,13 +117,17 @@ pub enum Call {
     CopyUp,
     /// prlimit64.
     Prlimit,
+    /// fspick.
+    FsPick,
+    /// fsconfig RECONFIGURE.
+    FsReconfigure,
 }
 
 impl Call {
     /// Reads the byte of a message.
     #[must_use]
     pub fn from_byte(byte: u8) -> Self {
-        const ALL: [Call; 39] = [
+        const ALL: [Call; 41] = [
             Call::None,
             Call::OpenTarget,
             Call::MakeTarget,
@@ -163,6 +167,8 @@ impl Call {
             Call::Seccomp,
             Call::CopyUp,
             Call::Prlimit,
+            Call::FsPick,
+            Call::FsReconfigure,
         ];
         ALL.get(usize::from(byte)).copied().unwrap_or(Call::None)
     }
@@ -207,6 +213,8 @@ impl Call {
             Self::Seccomp => "seccomp",
             Self::CopyUp => "copy up",
             Self::Prlimit => "prlimit64",
+            Self::FsPick => "fspick",
+            Self::FsReconfigure => "fsconfig(RECONFIGURE)",
         }
     }
 }

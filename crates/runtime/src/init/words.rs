@@ -63,7 +63,9 @@ fn hook_status(argument: u16) -> String {
 
 fn call_fault(failure: &Failure, text: &str, errno: Errno, op: Option<&Op>) -> Fault {
     let mut words = title(op);
-    if let (Call::FsConfig, Some(Op::Mount { options, .. })) = (failure.call, op) {
+    if let (Call::FsConfig, Some(Op::Mount { options, .. } | Op::Remount { options: Some(options), .. })) =
+        (failure.call, op)
+    {
         if let Some((key, value)) = options.get(usize::from(failure.argument)) {
             words.push_str(&format!(": fsconfig({:?}", key.to_string_lossy()));
             if let Some(value) = value {
@@ -71,6 +73,9 @@ fn call_fault(failure: &Failure, text: &str, errno: Errno, op: Option<&Op>) -> F
             }
             words.push(')');
         }
+    } else if let (Call::Write, Some(Op::WriteLabel { .. })) = (failure.call, op) {
+        // Podman finds out by the quoted path that it was the label.
+        words.push_str(": write `/proc/self/attr/exec`");
     } else if !failure.call.name().is_empty() {
         words.push_str(": ");
         words.push_str(failure.call.name());
@@ -107,6 +112,13 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
         }
         (Op::Mount { .. } | Op::Bind { .. }, Call::OpenTarget, Errno::LOOP) => {
             Some("the mount point is a symbolic link; proc and sysfs must be mounted on ordinary directory")
+        }
+        (Op::Remount { .. }, Call::FsPick | Call::MountSetattr, Errno::INVAL) => {
+            Some("there is no mount at this place to change")
+        }
+        (Op::CopyLink { .. }, _, Errno::EXIST) => Some("what has the name there is another file"),
+        (Op::Bind { no_follow: true, .. }, Call::OpenTarget, Errno::PERM) => {
+            Some("dest-nofollow is not for procfs, sysfs and devpts")
         }
         (Op::Bind { .. }, Call::OpenTarget | Call::MakeTarget | Call::MoveMount, Errno::NOTDIR) => Some(
             "one side is a directory and the other is a file: is the source there, and of the right kind?",

@@ -77,6 +77,7 @@ impl Builder<'_> {
         let changes =
             vec![(false, Attributes { propagation: propagation::PRIVATE, ..Attributes::default() })];
         let source = self.source(Source::Bind {
+            place: "linux.devices".to_owned(),
             path: c_string("linux.devices", from)?,
             recursive: false,
             no_follow: true,

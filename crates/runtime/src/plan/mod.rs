@@ -48,6 +48,8 @@ pub struct Facts {
     pub home: String,
     /// Where resctrl is mounted, when the config asks for it.
     pub resctrl: Option<PathBuf>,
+    /// What the sources of mounts with `copy-symlink` point to, by their index, where they are links.
+    pub links: std::collections::BTreeMap<usize, PathBuf>,
     /// `LISTEN_FDS` of this process.
     pub listen_fds: Option<u32>,
 }
@@ -107,6 +109,8 @@ pub enum Source {
     },
     /// A bind source.
     Bind {
+        /// Where in config.json it stands.
+        place: String,
         /// Path of the host.
         path: CString,
         /// With mounts below.
@@ -132,6 +136,8 @@ pub enum Source {
     },
     /// A namespace to join.
     Namespace {
+        /// Where in config.json it stands.
+        place: String,
         /// Path of the host.
         path: String,
         /// Its kind.
@@ -210,6 +216,11 @@ pub(crate) fn invalid(path: &str, reason: &str) -> Fault {
     Fault::new(Kind::InvalidInput, format!("config.json: {path}: {reason}"))
 }
 
+/// Names the file in front of a failure that begins with the path in it: rooms that read a section know that alone.
+pub(crate) fn of_config(fault: Fault) -> Fault {
+    if fault.words().starts_with("linux.") { fault.within("config.json") } else { fault }
+}
+
 pub(crate) fn c_string(path: &str, text: impl Into<Vec<u8>>) -> Result<CString> {
     CString::new(text).map_err(|_| invalid(path, "holds a NUL byte"))
 }
@@ -222,6 +233,8 @@ struct Builder<'a> {
     facts: &'a Facts,
     sources: Vec<Source>,
     ops: Vec<Op>,
+    /// Which of the config's mounts is being decided on.
+    mount: u16,
     /// Changes of mounts that come after everything was put on them.
     late: Vec<Op>,
     host_root: Option<Src>,
@@ -244,6 +257,7 @@ impl Plan {
             facts,
             sources: Vec::new(),
             ops: Vec::new(),
+            mount: 0,
             late: Vec::new(),
             host_root: None,
         };
@@ -422,17 +436,18 @@ impl Builder<'_> {
         }
         self.ops.push(Op::AllProcessors);
         let mut join_pid = None;
-        let mut joined: Vec<_> =
-            self.linux.namespaces.iter().filter(|n| self.joins(n.kind)).cloned().collect();
+        let listed = self.linux.namespaces.iter().enumerate();
+        let mut joined: Vec<_> = listed.filter(|(_, n)| self.joins(n.kind)).collect();
         // A joined mount namespace changes what every path means: it comes last.
-        joined.sort_by_key(|n| match n.kind {
+        joined.sort_by_key(|(_, n)| match n.kind {
             NamespaceKind::User => 0,
             NamespaceKind::Mount => 2,
             _ => 1,
         });
-        for namespace in joined {
-            let path = namespace.path.unwrap_or_default();
-            let source = self.source(Source::Namespace { path, kind: namespace.kind });
+        for (index, namespace) in joined {
+            let path = namespace.path.clone().unwrap_or_default();
+            let place = format!("linux.namespaces[{index}].path");
+            let source = self.source(Source::Namespace { place, path, kind: namespace.kind });
             if namespace.kind == NamespaceKind::Pid {
                 join_pid = Some(source);
             } else {
@@ -751,7 +766,7 @@ impl Builder<'_> {
 
 fn compile(profile: Option<&bale_spec::runtime::Seccomp>) -> Result<Option<Filter>> {
     let Some(profile) = profile else { return Ok(None) };
-    let program = crate::seccomp::compile(profile)?;
+    let program = crate::seccomp::compile(profile).map_err(of_config)?;
     if program.instructions.is_empty() {
         return Ok(None);
     }

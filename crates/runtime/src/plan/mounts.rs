@@ -1,6 +1,7 @@
 //! Mounts of the config: sources for the parent to open, operations for init.
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use bale_fault::{Fault, Kind, Result};
@@ -20,12 +21,19 @@ impl Builder<'_> {
     pub(super) fn mounts(&mut self) -> Result<()> {
         for (index, mount) in self.config.mounts.iter().enumerate() {
             let path = format!("mounts[{index}]");
+            self.mount = u16::try_from(index).unwrap_or(u16::MAX);
             let options = MountOptions::read(mount.kind.as_deref(), &mount.options);
-            if options.remount {
-                return Err(unsupported(&format!("{path}.options"), "remount"));
-            }
             let target = destination(&format!("{path}.destination"), &mount.destination)?;
-            if options.bind {
+            if options.copy_symlink && (options.source_no_follow || options.target_no_follow) {
+                let words = "copy-symlink cannot be combined with src-nofollow and dest-nofollow";
+                return Err(invalid(&format!("{path}.options"), words));
+            }
+            let link = self.facts.links.get(&index).filter(|_| options.copy_symlink);
+            if options.remount {
+                self.remount(&path, &options, target)?;
+            } else if let Some(content) = link {
+                self.copy_link(&path, content, &mount.destination)?;
+            } else if options.bind {
                 self.bind(&path, mount, &options, target)?;
             } else {
                 self.new_mount(&path, mount, &options, target)?;
@@ -41,13 +49,49 @@ impl Builder<'_> {
         let idmap = self.mount_id_map(path, mount, options)?;
         let changes = self.bind_changes(options);
         let source = self.source(Source::Bind {
+            place: format!("{path}.source"),
             path: from.clone(),
             recursive: options.recursive,
             no_follow: options.source_no_follow,
             changes,
             idmap,
         });
-        self.ops.push(Op::Bind { source, from, target });
+        self.ops.push(Op::Bind {
+            index: self.mount,
+            source,
+            from,
+            target,
+            no_follow: options.target_no_follow,
+        });
+        Ok(())
+    }
+
+    /// As mount(2) has it: attributes become exactly those that are given, but for access times if none is.
+    fn remount(&mut self, path: &str, options: &MountOptions, target: Target) -> Result<()> {
+        let set = options.top.set | options.below.set;
+        let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+        let clear = (all & !set) | options.top.clear | options.below.clear;
+        let propagation = options.propagation.map_or(0, |p| p.0);
+        let file_system = (!options.bind).then(|| {
+            let access = if set & attr::RDONLY != 0 { c"ro" } else { c"rw" };
+            let data = options.data.iter().map(|option| fs_option(path, option));
+            std::iter::once(Ok((access.to_owned(), None))).chain(data).collect::<Result<Vec<_>>>()
+        });
+        let change = Attributes { set, clear, propagation };
+        self.ops.push(Op::Remount { index: self.mount, options: file_system.transpose()?, change, target });
+        Ok(())
+    }
+
+    fn copy_link(&mut self, path: &str, content: &Path, place: &str) -> Result<()> {
+        let field = format!("{path}.destination");
+        let place = RelPath::clamped(place).map_err(|e| invalid(&field, &e.to_string()))?;
+        let (parent, name) = place.split_last().ok_or_else(|| invalid(&field, "names no file"))?;
+        self.ops.push(Op::CopyLink {
+            index: self.mount,
+            parent: Target::new(&parent),
+            name: name.clone(),
+            to: c_string(&format!("{path}.source"), content.as_os_str().as_bytes())?,
+        });
         Ok(())
     }
 
@@ -116,7 +160,7 @@ impl Builder<'_> {
             return Err(unsupported(path, "an idmapped mount that is no bind mount"));
         }
         if kind == "cgroup" || kind == "cgroup2" {
-            return self.cgroup_mount(options, target);
+            return self.cgroup_mount(mount, options, target);
         }
         let mut data = Vec::new();
         if let Some(source) = mount.source.as_deref().filter(|s| !s.is_empty()) {
@@ -166,6 +210,7 @@ impl Builder<'_> {
         let after =
             Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
         self.ops.push(Op::Mount {
+            index: self.mount,
             kind: c_string("mounts", kind)?,
             options: options_of_fs,
             attributes,
@@ -178,9 +223,11 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn cgroup_mount(&mut self, options: &MountOptions, target: Target) -> Result<()> {
+    fn cgroup_mount(&mut self, mount: &Mount, options: &MountOptions, target: Target) -> Result<()> {
+        let source = mount.source.as_deref().filter(|s| !s.is_empty()).unwrap_or("cgroup");
+        let source = (c"source".to_owned(), Some(c_string("mounts", source)?));
         if self.facts.layout == Layout::Unified {
-            return self.push_mount("cgroup2", Vec::new(), options, target);
+            return self.push_mount("cgroup2", vec![source], options, target);
         }
         let own_view = self.makes(NamespaceKind::Cgroup);
         let outer = MountOptions {
@@ -188,7 +235,8 @@ impl Builder<'_> {
             ..MountOptions::default()
         };
         let base = target.path.clone();
-        let mode = vec![(c"mode".to_owned(), Some(c"755".to_owned()))];
+        let tmpfs = (c"source".to_owned(), Some(c"tmpfs".to_owned()));
+        let mode = vec![tmpfs, (c"mode".to_owned(), Some(c"755".to_owned()))];
         let writable = MountOptions {
             top: Attributes { set: outer.top.set & !attr::RDONLY, ..Attributes::default() },
             ..MountOptions::default()
@@ -198,7 +246,10 @@ impl Builder<'_> {
             let below = [base.as_bytes(), b"/", hierarchy.name.as_bytes()].concat();
             let place = Target::new(&RelPath::new(below).map_err(|e| invalid("mounts", &e.to_string()))?);
             if own_view {
-                let data = v1_options(&hierarchy.controllers)?;
+                let mut data = v1_options(&hierarchy.controllers)?;
+                // As runc: the hierarchy without controllers has a name of its own.
+                let named = (c"source".to_owned(), Some(c"systemd".to_owned()));
+                data.push(if hierarchy.name == "systemd" { named } else { source.clone() });
                 self.push_mount("cgroup", data, &outer, place)?;
             } else {
                 let mut change = Attributes { propagation: propagation::PRIVATE, ..outer.top };
@@ -206,7 +257,7 @@ impl Builder<'_> {
                 let key = hierarchy.controllers.first().cloned().unwrap_or_default();
                 let source = self.source(Source::Cgroup { controller: key, change });
                 let from = c_string("mounts", hierarchy.name.as_str())?;
-                self.ops.push(Op::Bind { source, from, target: place });
+                self.ops.push(Op::Bind { index: self.mount, source, from, target: place, no_follow: false });
             }
             self.controller_links(&target, &hierarchy)?;
         }
@@ -265,7 +316,6 @@ pub(super) fn destination(path: &str, destination: &str) -> Result<Target> {
 
 /// A path of the config, relative ones to the bundle.
 pub(super) fn absolute(bundle: &Path, path: &str) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
     bundle.join(path).as_os_str().as_bytes().to_vec()
 }
 

@@ -141,6 +141,8 @@ pub enum Op {
     OpenNull,
     /// Makes a file system and attaches it.
     Mount {
+        /// Which of the config's mounts it belongs to.
+        index: u16,
         /// Type.
         kind: CString,
         /// Options of the file system.
@@ -158,14 +160,40 @@ pub enum Op {
         /// Its root gets the mode of the directory that it covers, if there was one (a tmpfs without `mode=`, as runc).
         keep_mode: bool,
     },
+    /// Changes a file system that is mounted there already (`remount`).
+    Remount {
+        /// Which of the config's mounts it is.
+        index: u16,
+        /// Options of the file system; `None` leaves it alone (`remount,bind`).
+        options: Option<Vec<(CString, Option<CString>)>>,
+        /// The attributes of the mount.
+        change: Attributes,
+        /// Where.
+        target: Target,
+    },
+    /// Makes a link that a source is; one that is there must be the same.
+    CopyLink {
+        /// Which of the config's mounts it is.
+        index: u16,
+        /// Its directory.
+        parent: Target,
+        /// Name.
+        name: CString,
+        /// Content.
+        to: CString,
+    },
     /// Attaches a tree that the parent cloned.
     Bind {
+        /// Which of the config's mounts it belongs to.
+        index: u16,
         /// The tree.
         source: Src,
         /// What is bound, for people.
         from: CString,
         /// Where.
         target: Target,
+        /// The target is there, and may be a link, which is mounted on.
+        no_follow: bool,
     },
     /// Binds a device of the host on a file (where mknod does not work).
     BindDevice {
@@ -356,6 +384,39 @@ pub enum Op {
     Exec,
 }
 
+impl Op {
+    /// Returns where in config.json it comes from.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let place = match self {
+            Self::Mount { index, .. }
+            | Self::Bind { index, .. }
+            | Self::Remount { index, .. }
+            | Self::CopyLink { index, .. } => return Some(format!("mounts[{index}]")),
+            Self::BindDevice { .. } | Self::Node { .. } => "linux.devices",
+            Self::Mask(_) => "linux.maskedPaths",
+            Self::ReadOnly(_) => "linux.readonlyPaths",
+            Self::Sysctl { .. } => "linux.sysctl",
+            Self::Personality(_) => "linux.personality",
+            Self::MemoryPolicy { .. } => "linux.memoryPolicy",
+            Self::Seccomp { .. } => "linux.seccomp",
+            Self::HostName(_) => "hostname",
+            Self::DomainName(_) => "domainname",
+            Self::OpenCwd(_) | Self::EnterCwd | Self::Chdir(_) => "process.cwd",
+            Self::WriteLabel { .. } => "process.apparmorProfile or selinuxLabel",
+            Self::Limit { .. } => "process.rlimits",
+            Self::Scheduler(_) => "process.scheduler",
+            Self::IoPriority { .. } => "process.ioPriority",
+            Self::Affinity(_) => "process.execCPUAffinity",
+            Self::Ids { .. } => "process.user",
+            Self::Capabilities { .. } => "process.capabilities",
+            Self::Hook(_) => "hooks",
+            _ => return None,
+        };
+        Some(place.to_owned())
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy;
@@ -396,6 +457,20 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
+            Self::Remount { target, options, change, .. } => {
+                write!(f, "remount {target}")?;
+                if f.alternate() {
+                    write!(f, " set {:#x} clear {:#x}", change.set, change.clear)?;
+                    for (key, value) in options.iter().flatten() {
+                        let value = value.as_ref().map(|v| format!("={}", v.to_string_lossy()));
+                        write!(f, " {}{}", key.to_string_lossy(), value.unwrap_or_default())?;
+                    }
+                }
+                Ok(())
+            }
+            Self::CopyLink { parent, name, to, .. } => {
+                write!(f, "copy the link {parent}/{} to {}", name.to_string_lossy(), to.to_string_lossy())
+            }
             Self::Bind { from, target, .. } => write!(f, "mount {} on {target}", from.to_string_lossy()),
             Self::BindDevice { target, .. } => write!(f, "bind device {target}"),
             Self::OpenDev { target } => write!(f, "open {target}"),
@@ -433,7 +508,10 @@ impl fmt::Display for Op {
             Self::NewSession => write!(f, "begin a session"),
             Self::Limit { name, soft, hard, .. } => write!(f, "set {name} to {soft}:{hard}"),
             Self::Personality(value) => write!(f, "set personality {value:#x}"),
-            Self::Scheduler(attr) => write!(f, "set scheduler {attr:?}"),
+            Self::Scheduler(attr) => {
+                let (policy, priority) = (attr.policy, attr.priority);
+                write!(f, "set scheduler policy {policy} nice {} priority {priority}", attr.nice)
+            }
             Self::IoPriority { class, level } => write!(f, "set I/O priority {class}:{level}"),
             Self::MemoryPolicy { mode, nodes } => write!(f, "set memory policy {mode:#x} {nodes:x?}"),
             Self::AllProcessors => write!(f, "use all CPUs"),

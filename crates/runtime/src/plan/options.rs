@@ -21,6 +21,8 @@ pub struct MountOptions {
     pub idmap: Option<bool>,
     /// Links in the source are not followed.
     pub source_no_follow: bool,
+    /// A link that is the target is mounted on, not followed.
+    pub target_no_follow: bool,
     /// A symbolic link as source is made again instead of bound.
     pub copy_symlink: bool,
     /// Options of the file system: `key` or `key=value`.
@@ -88,8 +90,9 @@ pub fn known() -> Vec<String> {
         "silent",
         "loud",
         "remount",
-        "acl",
-        "noacl",
+        "copy-symlink",
+        "src-nofollow",
+        "dest-nofollow",
     ];
     names.extend(others.map(ToOwned::to_owned));
     names.sort_unstable();
@@ -119,14 +122,15 @@ impl MountOptions {
             return;
         }
         match option {
-            "defaults" | "silent" | "loud" | "dest-nofollow" | "noiversion" | "noacl" | "" => {}
+            "defaults" | "silent" | "loud" | "noiversion" | "noacl" | "" => {}
+            "dest-nofollow" => self.target_no_follow = true,
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive) = (true, true),
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.idmap = Some(false),
             "ridmap" => self.idmap = Some(true),
             "src-nofollow" => self.source_no_follow = true,
-            "copy-symlink" => (self.source_no_follow, self.copy_symlink) = (true, true),
+            "copy-symlink" => self.copy_symlink = true,
             "remount" => self.remount = true,
             other => self.data.push(other.to_owned()),
         }

@@ -7,7 +7,7 @@
 mod annotation;
 mod bus;
 mod unit;
-pub mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -182,6 +182,23 @@ fn forget(bus: &mut Bus, name: &str) -> Result<()> {
     match accept(bus.call(&method, "s", words)?, &method) {
         Err(fault) if fault.kind() != Kind::NotFound => Err(fault),
         _ => Ok(()),
+    }
+}
+
+/// Reads the words of a config that decide of a unit; see [`crate::fuzz`].
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_words(path: &str, processors: &str, name: &str, value: &str) {
+    if let Ok(unit) = Unit::new(Some(path), "id", Whose::System) {
+        assert!(unit.name.ends_with(".scope") && !unit.name.contains('/'), "{unit:?}");
+        let path = unit.path().expect("a slice that was accepted");
+        assert!(path.split('/').all(|part| part != ".." && part != "."), "{path}");
+    }
+    if let Some(bits) = unit::bits(processors) {
+        assert!(bits.last().is_some_and(|byte| *byte != 0) && bits.len() <= 1 << 13);
+    }
+    let annotations = BTreeMap::from([(format!("{ANNOTATIONS}{name}"), value.to_owned())]);
+    if let Ok(properties) = annotation::properties(&annotations) {
+        assert!(properties.iter().all(|(name, _)| name.bytes().all(|byte| byte.is_ascii_alphabetic())));
     }
 }
 

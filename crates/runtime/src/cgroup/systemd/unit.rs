@@ -208,7 +208,7 @@ fn quota(quota: Option<i64>, period: Option<u64>) -> Properties {
 }
 
 /// Turns `0-3,7` into bits, the lowest byte first.
-fn bits(list: &str) -> Option<Vec<u8>> {
+pub fn bits(list: &str) -> Option<Vec<u8>> {
     /// More processors than Linux can have.
     const MOST: usize = 1 << 16;
     let mut bits = Vec::new();
