@@ -19,7 +19,7 @@ use crate::init::report::{Failure, MESSAGE_MAX};
 use crate::init::{self, Inherited, words};
 use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
-use crate::parent::{self, Answers, Scene, hook_state};
+use crate::parent::{self, Answers, Progress, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{Choices, Plan, of_config};
 use crate::timings::Timings;
@@ -176,7 +176,16 @@ fn make_init(
         finish(options, plan, record, locked, (&child, &ours, group), timings)
     });
     match finished {
-        Ok(terminal) => Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal }),
+        Ok(Progress { terminal, moved: None }) => {
+            Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal })
+        }
+        Ok(Progress { terminal, moved: Some(init) }) => {
+            // The first process ended once it had told of the second. A sibling is its parent's to reap.
+            if options.init_parent == InitParent::Own {
+                process::wait(&child.pidfd)?;
+            }
+            Ok(Created { pid: init.pid, pidfd: init.pidfd, terminal })
+        }
         Err(fault) => {
             parent::end(&child);
             Err(fault)
@@ -359,7 +368,7 @@ fn finish(
     locked: &Locked<'_>,
     (child, ours, group): (&Child, &OwnedFd, Option<&Handle>),
     timings: &mut Timings,
-) -> Result<Option<OwnedFd>> {
+) -> Result<Progress> {
     record.init = Some(ProcessId::of(child.pid)?);
     record.phase = if options.wait_for_start { Phase::Created } else { Phase::Running };
     if record.phase == Phase::Running {
@@ -383,18 +392,36 @@ fn finish(
     let scene = Scene { proc: None, group };
     let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers, scene)?;
     timings.stage("init");
-    if let Some(socket) = &options.pidfd_socket {
-        socket::send_fd(socket, b"standard", child.pidfd.as_fd()).call(|| "sendmsg(<pidfd socket>)")?;
-    }
-    if let Some(path) = options.pid_file {
-        write_pid_file(path, child.pid)?;
-    }
-    if !options.wait_for_start {
-        let state = hook_state(record, child.pid, Status::Running);
-        hooks::run("poststart", &Kept::of(record).poststart, &state, options.bundle)?;
+    let published = publish(options, record, locked, progress.moved.as_ref().unwrap_or(child));
+    if let (Err(_), Some(moved)) = (&published, &progress.moved) {
+        parent::end(moved);
     }
     timings.stage("finish");
-    Ok(progress.terminal)
+    published.map(|()| progress)
+}
+
+/// Tells whoever wants to know which process init is.
+fn publish(
+    options: &CreateOptions<'_>,
+    record: &mut Record,
+    locked: &Locked<'_>,
+    init: &Child,
+) -> Result<()> {
+    if record.init.as_ref().is_some_and(|known| known.pid != init.pid) {
+        record.init = Some(ProcessId::of(init.pid)?);
+        locked.save(record)?;
+    }
+    if let Some(socket) = &options.pidfd_socket {
+        socket::send_fd(socket, b"standard", init.pidfd.as_fd()).call(|| "sendmsg(<pidfd socket>)")?;
+    }
+    if let Some(path) = options.pid_file {
+        write_pid_file(path, init.pid)?;
+    }
+    if !options.wait_for_start {
+        let state = hook_state(record, init.pid, Status::Running);
+        hooks::run("poststart", &Kept::of(record).poststart, &state, options.bundle)?;
+    }
+    Ok(())
 }
 
 fn limits_of(options: &CreateOptions<'_>) -> Result<Vec<Op>> {

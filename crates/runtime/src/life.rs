@@ -105,11 +105,13 @@ pub fn kill(dir: &Dir, signal: i32) -> Result<()> {
     let record = load(dir)?;
     let shared = Kept::of(&record).shared_pids;
     // Without a pid namespace the others of the container outlive init: SIGKILL is for all of them (as runc).
+    // Looked at first, as it is among them.
+    let init = open_init(&record);
     if signal == 9 && shared && cgroup_of(&record).is_some() {
         open_cgroup(&record)?.kill_all()?;
+        return init.map(drop);
     }
-    let init = open_init(&record)?;
-    process::send_signal(&init, signal)?;
+    process::send_signal(&init?, signal)?;
     // A frozen process would get it only when thawed (as runc: SIGKILL thaws).
     if signal == 9 && cgroup_of(&record).is_some() {
         let group = open_cgroup(&record)?;

@@ -252,6 +252,26 @@ impl FsContext {
         }
     }
 
+    /// Takes a context that another process has begun.
+    #[must_use]
+    pub const fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Gives the context up.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Sets `key` to a descriptor.
+    ///
+    /// # Errors
+    /// As [`FsContext::set`]; `EINVAL` for a key that this kernel does not know.
+    pub fn set_fd(&self, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
+        rustix::mount::fsconfig_set_fd(self.0.as_fd(), key, value)
+    }
+
     /// Makes the file system.
     ///
     /// # Errors

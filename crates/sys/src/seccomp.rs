@@ -64,6 +64,30 @@ impl Flags {
     }
 }
 
+/// Allows clone, wait4, fsopen, sendmsg and exit_group: for a process that begins a file system and hands it on, so that
+/// whoever has power over it can do no more.
+pub const BEGIN_FILE_SYSTEM: [Instruction; 11] = [
+    // The architecture of struct seccomp_data, then the number of the call.
+    Instruction { code: LOAD, jt: 0, jf: 0, k: 4 },
+    Instruction { code: EQUALS, jt: 0, jf: 7, k: AUDIT_ARCH_X86_64 },
+    Instruction { code: LOAD, jt: 0, jf: 0, k: 0 },
+    Instruction { code: EQUALS, jt: 6, jf: 0, k: libc::SYS_clone as u32 },
+    Instruction { code: EQUALS, jt: 5, jf: 0, k: libc::SYS_wait4 as u32 },
+    Instruction { code: EQUALS, jt: 4, jf: 0, k: libc::SYS_fsopen as u32 },
+    Instruction { code: EQUALS, jt: 3, jf: 0, k: libc::SYS_sendmsg as u32 },
+    Instruction { code: EQUALS, jt: 2, jf: 0, k: libc::SYS_exit_group as u32 },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | libc::EPERM as u32 },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS },
+    Instruction { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+];
+
+/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K` (linux/bpf_common.h).
+const LOAD: u16 = 0x20;
+const EQUALS: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// linux/audit.h.
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+
 const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
 const SECCOMP_GET_ACTION_AVAIL: libc::c_ulong = 2;
 

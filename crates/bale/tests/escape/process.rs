@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("cve_2024_21626_program", program),
     ("cve_2024_21626_program_exec", program_exec),
     ("cve_2016_9962_exec_is_watched", exec_is_watched),
+    ("cve_2016_9962_create_in_joined_pids_is_watched", create_in_joined_pids_is_watched),
     ("created_container_is_watched", created_is_watched),
     ("host_pids_are_watched", host_pids_are_watched),
     ("descriptors_of_a_created_container", descriptors_of_created),
@@ -136,6 +137,27 @@ fn exec_is_watched(stage: &Stage) -> Verdict {
     fs::write(bundle.out("stop"), "").unwrap();
     bundle.wait();
     found.add("exec", bundle.read("stolen").lines().map(str::to_owned));
+    found.verdict()
+}
+
+/// A process that may trace others looks at the first processes of containers that share its pids.
+fn create_in_joined_pids_is_watched(stage: &Stage) -> Verdict {
+    let mut found = Found::default();
+    let mut bundle = stage.bundle();
+    bundle.add_capability("CAP_SYS_PTRACE");
+    let outcome = bundle.run_in_background(&["grab", &stage.secret()]);
+    found.note(&outcome, "container");
+    let Some(pid) = bundle.pid().filter(|_| outcome.is_ok()) else { return found.verdict() };
+    for count in 0..40 {
+        let mut other = stage.bundle();
+        other.join_namespace("pid", &format!("/proc/{pid}/ns/pid"));
+        other.does(&["nothing"]);
+        let outcome = other.run();
+        found.note(&outcome, &format!("container {count}"));
+    }
+    fs::write(bundle.out("stop"), "").unwrap();
+    bundle.wait();
+    found.add("create", bundle.read("stolen").lines().map(str::to_owned));
     found.verdict()
 }
 

@@ -416,6 +416,12 @@ impl Bundle<'_> {
         namespaces.retain(|n| n["type"] != kind);
     }
 
+    pub fn join_namespace(&mut self, kind: &str, path: &str) {
+        self.remove_namespace(kind);
+        let namespaces = self.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.push(json!({"type": kind, "path": path}));
+    }
+
     pub fn add_capability(&mut self, name: &str) {
         for set in ["bounding", "effective", "permitted"] {
             self.config["process"]["capabilities"][set].as_array_mut().expect("set").push(json!(name));

@@ -108,6 +108,24 @@ fn namespaces_are_joined_by_path() {
     assert_eq!(ran.code, 0, "{ran:#?}");
     let lines: Vec<&str> = ran.out.lines().collect();
     assert!(lines[0] == "first" && lines[1].starts_with("sleep 1000 "), "{ran:#?}");
+    // Init goes on as another process once it is confined: it is that one that waits, starts, and is known.
+    let second = stage.create("tty || exec sleep 1000", |c| {
+        let path = format!("/proc/{pid}/ns/pid");
+        c["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": path}]);
+        c.as_object_mut().unwrap().remove("hostname");
+    });
+    let state = stage.state(&second);
+    assert_eq!(state["status"], "created", "{state}");
+    let other = state["pid"].as_i64().unwrap();
+    let namespace = |pid| std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert_eq!(namespace(other), namespace(pid));
+    stage.ok(["start", &second]);
+    stage.wait_output(&second, "not a tty");
+    assert_eq!(stage.state(&second)["pid"], other);
+    stage.ok(["kill", &second, "KILL"]);
+    stage.wait_stopped(&second);
+    stage.ok(["delete", &second]);
+    assert_eq!(stage.state(&first)["status"], "running");
     stage.ok(["delete", "--force", &first]);
     stage.assert_clean();
 }

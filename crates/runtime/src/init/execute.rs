@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::files::{self, Want};
 use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, MOVED, READY, SYNC, TEXT_MAX};
-use super::{Filter, Inherited, Program, hook};
+use super::{Filter, Inherited, Program, hook, procfs};
 use crate::plan::kind_flag;
 use crate::plan::op::{Op, Point, Target};
 
@@ -137,11 +137,15 @@ impl<'a> Init<'a> {
                 copy_up,
                 keep_mode,
                 index: _,
+                pids,
             } => {
                 let want = if *no_links { Want::DirectoryNoLinks } else { Want::Directory };
                 let mode = if *keep_mode { files::mode_if_there(self.root()?, target)? } else { None };
                 let target = self.open(target, want)?;
-                let tree = self.make_mount(kind, options, mode, *attributes)?;
+                let tree = match pids {
+                    Some(source) => self.make_procfs(*source, options, *attributes)?,
+                    None => self.make_mount(kind, options, mode, *attributes)?,
+                };
                 if *copy_up {
                     files::copy_up(target.as_fd(), tree.as_fd())?;
                 }
@@ -340,6 +344,28 @@ impl<'a> Init<'a> {
             }
         }
         mount::set_attributes(&target, false, change).map_err(at(Call::MountSetattr))
+    }
+
+    /// Makes a procfs of a pid namespace that is entered later.
+    fn make_procfs(
+        &mut self,
+        pids: crate::plan::op::Src,
+        options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+        attributes: u64,
+    ) -> Result<OwnedFd, Failure> {
+        let context = procfs::begin(self.source(pids)?).map_err(at(Call::FsOpen))?;
+        let made =
+            configure(&context, options).and_then(|()| context.mount(attributes).map_err(at(Call::FsMount)));
+        if made.is_err() {
+            self.log_length = context.read_log(&mut self.log);
+        }
+        let tree = made?;
+        // Whoever has power over processes in the namespace may have begun another.
+        let kind = rustix::fs::fstatfs(&tree).map_err(at(Call::FsMount))?.f_type;
+        if kind != rustix::fs::PROC_SUPER_MAGIC {
+            return Err(Failure::new(Call::FsMount, Errno::PERM.raw_os_error()));
+        }
+        Ok(tree)
     }
 
     fn bind(&self, source: crate::plan::op::Src, target: &Target, no_follow: bool) -> Outcome {

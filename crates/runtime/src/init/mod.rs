@@ -3,6 +3,7 @@
 mod execute;
 mod files;
 mod hook;
+mod procfs;
 pub mod report;
 pub mod words;
 

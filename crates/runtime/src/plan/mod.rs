@@ -172,7 +172,7 @@ pub struct Plan {
     pub clone_flags: u64,
     /// Opened by the parent.
     pub sources: Vec<Source>,
-    /// The pid namespace that the parent enters before it clones.
+    /// The pid namespace that the parent enters before it clones, where init cannot enter it itself.
     pub join_pid: Option<Src>,
     /// The time namespace: made by the parent before clone, as offsets are fixed once a process is in it.
     pub time: Option<Vec<(String, TimeOffset)>>,
@@ -238,6 +238,8 @@ struct Builder<'a> {
     /// Changes of mounts that come after everything was put on them.
     late: Vec<Op>,
     host_root: Option<Src>,
+    /// The pid namespace that init enters last.
+    late_pids: Option<Src>,
 }
 
 impl Plan {
@@ -260,6 +262,7 @@ impl Plan {
             mount: 0,
             late: Vec::new(),
             host_root: None,
+            late_pids: None,
         };
         builder.check()?;
         builder.build()
@@ -448,8 +451,11 @@ impl Builder<'_> {
             let path = namespace.path.clone().unwrap_or_default();
             let place = format!("linux.namespaces[{index}].path");
             let source = self.source(Source::Namespace { place, path, kind: namespace.kind });
-            if namespace.kind == NamespaceKind::Pid {
+            if namespace.kind == NamespaceKind::Pid && self.makes(NamespaceKind::User) {
+                // From inside a user namespace of its own init has no right to enter it.
                 join_pid = Some(source);
+            } else if namespace.kind == NamespaceKind::Pid {
+                self.late_pids = Some(source);
             } else {
                 self.ops.push(Op::Join { source, kind: namespace.kind });
             }
@@ -678,7 +684,7 @@ impl Builder<'_> {
     fn terminal(&mut self) {
         if self.process.terminal {
             let size = self.process.console_size.map(|size| (size.height, size.width));
-            self.ops.push(Op::Terminal { size, console: true, control: true });
+            self.ops.push(Op::Terminal { size, console: true, control: self.late_pids.is_none() });
         } else if self.choices.place_stdio {
             self.ops.push(Op::PlaceStdio);
         }
@@ -709,7 +715,7 @@ impl Builder<'_> {
         if !self.choices.no_new_keyring {
             self.ops.push(Op::Keyring(c_string("id", format!("_ses.{}", self.choices.id))?));
         }
-        if !self.process.terminal {
+        if !self.process.terminal && self.late_pids.is_none() {
             self.ops.push(Op::NewSession);
         }
         self.ops.extend(self.personality()?.map(Op::Personality));
@@ -737,12 +743,23 @@ impl Builder<'_> {
     }
 
     fn become_process(&mut self, listener: Option<bool>) -> Result<()> {
+        if let Some(source) = self.late_pids {
+            // For the process that this one goes on as.
+            self.ops.push(Op::Join { source, kind: NamespaceKind::Pid });
+        }
         // setgroups is denied only where the caller maps itself alone, which a root caller never does.
         self.ops.push(Op::OwnStdio { uid: self.process.user.uid });
         if let Some(value) = label(self.process)? {
             self.ops.push(Op::WriteLabel { value });
         }
         let mut identity = process::identity_ops(self.process, self.facts.capabilities, listener, true);
+        if self.late_pids.is_some() {
+            // Its processes may have power over whoever is in it: init goes there when it has nothing of the host any more,
+            // neither descriptors nor capabilities (CVE-2016-9962).
+            let find = identity.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(identity.len());
+            identity.insert(find, Op::Session { terminal: self.process.terminal });
+            identity.insert(find, Op::EnterPids);
+        }
         self.ops.append(&mut identity);
         let late = listener.filter(|_| self.process.no_new_privileges);
         if late == Some(true) {

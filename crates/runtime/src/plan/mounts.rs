@@ -219,6 +219,7 @@ impl Builder<'_> {
             no_links: matches!(kind, "proc" | "sysfs"),
             copy_up: options.copy_up && is_tmpfs,
             keep_mode: is_tmpfs && !has_mode,
+            pids: self.late_pids.filter(|_| kind == "proc"),
         });
         Ok(())
     }

@@ -159,6 +159,8 @@ pub enum Op {
         copy_up: bool,
         /// Its root gets the mode of the directory that it covers, if there was one (a tmpfs without `mode=`, as runc).
         keep_mode: bool,
+        /// The pid namespace that it shows (proc), where init enters that only later.
+        pids: Option<Src>,
     },
     /// Changes a file system that is mounted there already (`remount`).
     Remount {
