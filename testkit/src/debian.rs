@@ -106,6 +106,21 @@ impl Debian {
         Ok(debian)
     }
 
+    /// Tells whether the suite has a package.
+    ///
+    /// # Errors
+    /// apt's words, when its lists cannot be fetched.
+    pub fn knows(&self, name: &str) -> io::Result<bool> {
+        let lock = File::create(self.dir.join("lock"))?;
+        lock.lock()?;
+        if self.lists_are_old() {
+            self.update()?;
+        }
+        let mut show = Command::new("apt-cache");
+        show.args(["show", name]).env("APT_CONFIG", self.dir.join("apt.conf"));
+        Ok(output_of(&mut show).is_ok_and(|said| !said.is_empty()))
+    }
+
     /// Removes what was downloaded.
     ///
     /// # Errors

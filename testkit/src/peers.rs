@@ -10,13 +10,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::debian::Debian;
 use crate::image::cached;
-use crate::{Scratch, scratch, service};
+use crate::{Scratch, service};
 
 /// Why `cargo xtask test` leaves out the tests that need the tree.
 pub const LEFT_OUT: &str = "BALE_PEERS_LEFT_OUT";
@@ -67,7 +68,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// What some suites have in a package of its own, or not at all.
-const MORE: &[&str] = &["docker-buildx", "docker-cli"];
+const MORE: &[&str] = &["docker-buildx", "docker-cli", "slurm-client", "slurmctld", "slurmd"];
 
 /// Tried in turn: the versions of today that are known to go together, and the ones before them.
 pub const SUITES: &[&str] = &["testing", "stable"];
@@ -169,17 +170,19 @@ impl Peers {
         let tree = cached(&cache, &label(suite), |dir| {
             want_room(dir)?;
             let debian = Debian::open_suite(&cache.join(format!("apt-{suite}")), suite)?;
-            let names: Vec<&str> = PACKAGES.iter().chain(MORE).copied().collect();
-            // An older suite lacks the newer packages.
-            let made = service::base_tree(&debian, &names, dir);
-            made.or_else(|_| {
-                scratch::remove_content(dir).and_then(|()| service::base_tree(&debian, PACKAGES, dir))
-            })?;
+            let mut names = PACKAGES.to_vec();
+            for name in MORE {
+                if debian.knows(name)? {
+                    names.push(name);
+                }
+            }
+            service::base_tree(&debian, &names, dir)?;
             fs::create_dir_all(dir.join("etc/containers"))?;
             fs::write(
                 dir.join("etc/containers/policy.json"),
                 r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
             )?;
+            link_slurm(dir)?;
             debian.clean()
         })?;
         Self::at(tree)
@@ -256,9 +259,20 @@ impl Drop for Running {
     }
 }
 
+/// Makes the links that the scripts of Slurm's packages make: its programs look for each other by these names.
+fn link_slurm(tree: &Path) -> io::Result<()> {
+    for name in ["slurmctld", "slurmd", "slurmstepd"] {
+        let (link, program) = (tree.join("usr/sbin").join(name), format!("{name}-wlm"));
+        if !link.exists() && tree.join("usr/sbin").join(&program).exists() {
+            symlink(program, link)?;
+        }
+    }
+    Ok(())
+}
+
 /// The name in the cache; the number changes with what a tree is made of.
 fn label(suite: &str) -> String {
-    format!("peers-2-{suite}")
+    format!("peers-3-{suite}")
 }
 
 fn made_of(suite: &str) -> PathBuf {

@@ -75,18 +75,3 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         other => other,
     }
 }
-
-/// Empties a folder.
-///
-/// # Errors
-/// See [`remove_tree`].
-pub fn remove_content(dir: &Path) -> io::Result<()> {
-    std::fs::read_dir(dir)?.try_for_each(|entry| {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())
-        } else {
-            std::fs::remove_file(entry.path())
-        }
-    })
-}

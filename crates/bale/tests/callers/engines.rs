@@ -86,6 +86,51 @@ tar -C $S/rootfs -cf box.tar .
     "buildah rm -a >/dev/null; umount -R $W/root 2>/dev/null; umount $W/runroot 2>/dev/null\n",
 ];
 
+/// One machine is controller and node. glibc resolves no name for a machine that has only its loopback addresses.
+const SLURM: [&str; 2] = [
+    r#"
+busybox ip addr add 10.9.9.9/32 dev lo
+host=$(uname -n)
+export SLURM_CONF=$W/slurm.conf
+mkdir state spool b
+cat >slurm.conf <<END
+ClusterName=one
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation=$W/state
+SlurmdSpoolDir=$W/spool
+SlurmctldPidFile=$W/slurmctld.pid
+SlurmdPidFile=$W/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+NodeName=$host NodeAddr=127.0.0.1 CPUs=1 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES State=UP
+END
+echo CgroupPlugin=disabled >cgroup.conf
+cat >oci.conf <<END
+RunTimeQuery="$RT --root=$W/rt state %n.%u.%j.%s.%t"
+RunTimeRun="$RT --root=$W/rt run %n.%u.%j.%s.%t -b %b"
+RunTimeKill="$RT --root=$W/rt kill -a %n.%u.%j.%s.%t"
+RunTimeDelete="$RT --root=$W/rt delete --force %n.%u.%j.%s.%t"
+EnvExclude="^(SLURM_CONF|SLURM_CONF_SERVER)="
+END
+cp -a $S/rootfs b/rootfs
+(cd b && $RT spec && sed -i 's|"terminal": true|"terminal": false|; s|"linux": {|"linux": {"cgroupsPath": "/'$CG'/task",|' config.json)
+slurmctld -D >$W/log 2>&1 &
+controller=$!
+slurmd -D >>$W/log 2>&1 &
+node=$!
+until_true '[ "$(timeout 2 sinfo -h -o %T)" = idle ]' || { tail -n 9 $W/log >&2; exit 1; }
+srun() { timeout 60 srun "$@"; }
+"#,
+    "scancel -u root; kill $node $controller; wait $node $controller\n",
+];
+
 #[test]
 fn podman() {
     require_root!();
@@ -138,5 +183,16 @@ fn buildah() {
     require_root!();
     let Some(stage) = Stage::new() else { return };
     stage.play(&[RUNC], &["bale-runc"], "host", BUILDAH, include_str!("buildah.txt"));
+    stage.assert_clean();
+}
+
+#[test]
+fn slurm() {
+    require_root!();
+    let Some(stage) = Stage::new() else { return };
+    if !stage.has("usr/bin/srun") {
+        return;
+    }
+    stage.play(&[RUNC], &["bale-runc"], "host", SLURM, include_str!("slurm.txt"));
     stage.assert_clean();
 }

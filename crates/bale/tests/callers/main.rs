@@ -1,4 +1,5 @@
-//! bale as the runtime of today's engines: podman, docker, containerd's own shim and buildah, from Debian's packages.
+//! bale as the runtime of today's engines: podman, docker, containerd's own shim, buildah and
+//! Slurm, from Debian's packages.
 //!
 //! A transcript is a list of command lines with what they must answer. Each is played twice: with bale, and with the
 //! runtime that the engine has from Debian, which shows that the transcript is right.

@@ -23,8 +23,11 @@ if [ "$4" = v2 ] && [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
 fi
 mkdir -p $W && mount -t tmpfs tmpfs $W && cd $W || exit 1
 busybox ip link set lo up
-# Waits for a condition, for ten seconds.
-until_true() { local i; for i in $(seq 200); do eval "$1" && return; sleep 0.05; done; echo "never: $1" >&2; return 1; }
+# Waits for a condition, for twenty seconds.
+until_true() {
+    local end=$((SECONDS + 20))
+    until eval "$1"; do [ $SECONDS -lt $end ] || { echo "never: $1" >&2; return 1; }; sleep 0.05; done
+}
 # A terminal around a command, without its carriage returns and what it echoes of the input's end.
 in_terminal() { script -qec "$*" /dev/null | tr -d '\r' | sed 's/\^[@D]//g'; return ${PIPESTATUS[0]}; }
 memory_limit='cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null'
