@@ -1,5 +1,6 @@
 //! `create` and `run`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -154,6 +155,7 @@ impl Request {
             remove(&dir);
             return text.map(|text| super::print(&text));
         }
+        tell_unknown_capabilities(global, &options.config);
         match bale_runtime::create(options) {
             Ok(created) => then(dir, created),
             Err(fault) => {
@@ -161,6 +163,21 @@ impl Request {
                 Err(fault)
             }
         }
+    }
+}
+
+/// Capabilities of another kernel are left out, with runc's words; `bale check` knows more.
+fn tell_unknown_capabilities(global: &Global, config: &RuntimeConfig) {
+    let Some(sets) = config.process.as_ref().and_then(|process| process.capabilities.as_ref()) else {
+        return;
+    };
+    let all = [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient];
+    let names = all.into_iter().flatten().filter(|name| bale_sys::identity::capability(name).is_none());
+    let unknown: BTreeSet<&str> = names.map(String::as_str).collect();
+    if !unknown.is_empty() {
+        let list: Vec<&str> = unknown.into_iter().collect();
+        let words = format!("warning: ignoring unknown or unavailable capabilities: [{}]", list.join(" "));
+        super::note(global, &words);
     }
 }
 

@@ -41,6 +41,9 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     bale_sys::seal::exec_sealed(std::env::args_os())?;
     let dir = Dir::open(&global.root, &id)?;
     let process = process(&parsed, &dir)?;
+    if global.debug {
+        tell_affinity(global, &process)?;
+    }
     let detach = parsed.has("detach");
     let console = parsed.last("console-socket").filter(|s| !s.is_empty());
     check_terminal(process.terminal, detach, console.is_some())?;
@@ -71,6 +74,16 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let foreground = Foreground::prepare()?;
     let executed = bale_runtime::exec(&dir, options)?;
     foreground.follow(&executed.pidfd, executed.terminal.as_ref()).map(ExitCode::from)
+}
+
+/// The processors that the process begins on are gone from it when it runs: only this tells.
+fn tell_affinity(global: &Global, process: &Process) -> Result<()> {
+    let affinity = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
+    let Some(list) = affinity.filter(|list| !list.is_empty()) else { return Ok(()) };
+    let words = bale_runtime::plan::process::bit_list("process.execCPUAffinity.initial", list)?;
+    let bits: String = words.iter().rev().map(|word| format!("{word:016x}")).collect();
+    super::note(global, &format!("debug: exec: affinity: 0x{}", bits.trim_start_matches('0')));
+    Ok(())
 }
 
 fn check_terminal(terminal: bool, detach: bool, socket: bool) -> Result<()> {

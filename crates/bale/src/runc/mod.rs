@@ -35,6 +35,7 @@ struct Global {
     json: bool,
     cgroup_manager: CgroupManager,
     timings: bool,
+    debug: bool,
 }
 
 const GLOBAL: &[Flag] = &[
@@ -165,6 +166,7 @@ fn global(called_as: &str, parsed: &Parsed) -> Result<Global> {
         json,
         cgroup_manager,
         timings: parsed.has("timings"),
+        debug: parsed.has("debug"),
     })
 }
 
@@ -172,6 +174,15 @@ impl Global {
     /// Opens the directory of the container that the only argument names.
     fn container(&self, parsed: &Parsed) -> Result<Dir> {
         Dir::open(&self.root, parsed.id()?)
+    }
+}
+
+/// Tells whoever types the command something that is no error. With a log there is a caller, who takes what stands on
+/// standard error for the container's words or for a failure.
+fn note(global: &Global, words: &str) {
+    if global.log.is_none() {
+        let words = crate::exit::printable(words);
+        let _ = writeln!(std::io::stderr(), "{}: {words}", global.called_as);
     }
 }
 

@@ -288,3 +288,33 @@ fn processors_are_all_unless_asked_otherwise() {
     stage.ok(["delete", "-f", &id]);
     stage.assert_clean();
 }
+
+#[test]
+fn what_is_no_error_is_told_only_without_a_log() {
+    require_root!();
+    let stage = Stage::new();
+    let id = stage.create("sleep 100", |_| {});
+    stage.ok(["start", &id]);
+    let process = stage.scratch.join("process.json");
+    let affinity = json!({"args": ["/bin/true"], "cwd": "/", "execCPUAffinity": {"initial": "0"}});
+    std::fs::write(&process, affinity.to_string()).unwrap();
+    let process = process.to_str().unwrap();
+    let ran = stage.runtime(["--debug", "exec", "--process", process, &id]);
+    assert!(ran.code == 0 && ran.err.contains("affinity: 0x1"), "{ran:#?}");
+    let log = stage.scratch.join("log");
+    let log = log.to_str().unwrap();
+    let ran = stage.runtime(["--debug", "--log", log, "exec", "--process", process, &id]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:#?}");
+    stage.ok(["delete", "-f", &id]);
+    let strange =
+        |c: &mut Value| c["process"]["capabilities"]["bounding"] = json!(["CAP_KILL", "CAP_OF_TOMORROW"]);
+    let ran = stage.run("true", |c| {
+        strange(c);
+        for set in ["effective", "permitted"] {
+            c["process"]["capabilities"][set] = json!(["CAP_KILL"]);
+        }
+    });
+    let told = "ignoring unknown or unavailable capabilities: [CAP_OF_TOMORROW]";
+    assert!(ran.code == 0 && ran.err.contains(told), "{ran:#?}");
+    stage.assert_clean();
+}

@@ -52,6 +52,13 @@ fn memory(memory: &Memory) -> Result<Vec<Setting>> {
     if let Some(soft) = set(memory.reservation) {
         settings.push(Setting::new("memory.soft_limit_in_bytes", soft, "linux.resources.memory.reservation"));
     }
+    if let Some(tcp) = set(memory.kernel_tcp) {
+        settings.push(Setting::new(
+            "memory.kmem.tcp.limit_in_bytes",
+            tcp,
+            "linux.resources.memory.kernelTCP",
+        ));
+    }
     if memory.disable_oom_killer == Some(true) {
         settings.push(Setting::new("memory.oom_control", 1, "linux.resources.memory.disableOOMKiller"));
     }
