@@ -104,16 +104,17 @@ fn a_device_moves_into_a_namespace_that_is_there() {
     while std::fs::read_link(&path).unwrap() == own {
         std::thread::yield_now();
     }
-    let ran = net.run(ONE, "ip link show dev0", "", |c| {
+    // Looked at before the namespace of its peer goes, and the device with it.
+    let look = format!("echo afterwards; nsenter -n -t {} ip link", holder.id());
+    let ran = net.run(ONE, "ip link show dev0", &look, |c| {
         c["linux"]["netDevices"] = json!({"dev0": {}});
         let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.iter_mut().find(|n| n["type"] == "network").unwrap()["path"] = json!(path);
     });
     assert_eq!(ran.code, 0, "{ran:#?}");
-    let shown = Command::new("nsenter").args(["-n", "-t", &holder.id().to_string(), "ip", "link"]).output();
     holder.kill().unwrap();
     holder.wait().unwrap();
-    let shown = String::from_utf8_lossy(&shown.unwrap().stdout).into_owned();
+    let shown = ran.out.split("afterwards").nth(1).unwrap_or_default();
     // crun takes it back.
     assert!(shown.contains("dev0") || !net.stage.is_bale(), "the namespace's owner keeps it: {shown}");
     net.stage.assert_clean();

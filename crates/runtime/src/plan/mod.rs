@@ -517,7 +517,9 @@ impl Builder<'_> {
                 let text = path.to_string_lossy().into_owned();
                 let base = self.base_propagation();
                 let propagation = if base == propagation::SHARED { 0 } else { base };
-                let private_top = self.linux.rootfs_propagation.as_deref().is_none_or(str::is_empty);
+                // pivot_root takes no root that is shared; it becomes that again afterwards.
+                let unsaid = self.linux.rootfs_propagation.as_deref().is_none_or(str::is_empty);
+                let private_top = unsaid || base == propagation::SHARED;
                 (Source::Root { path, propagation, private_top }, text)
             }
         };
