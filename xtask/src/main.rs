@@ -37,7 +37,7 @@ usage: cargo xtask COMMAND
                               (BALE_PEERS names another tree, or the suite); --no-peers leaves those out
   bench [--with BINARY] [--rounds N] [runtime|pull|fleet]
                               measure beside the peers (needs root, and their tree: the command says how to make it)
-  vm [CMD... | test [--with RUNTIME] [NAME...] | power-cut]
+  vm [CMD... | test [--with RUNTIME] [NAME...] | power-cut [MS...]]
                               boot Debian with systemd and all of cgroup v2 under qemu, run CMD there as root (or a shell)
   suites DIR [--help]         run the suites of others that are ready-built in DIR, against bale, runc, crun and youki
   deps [--accept]             compare the dependencies with docs/dependencies.txt";

@@ -55,8 +55,8 @@ pub fn main(words: &[&str]) -> Result<()> {
     let mut runner = Runner::new(&dir)?;
     let image = prepare(&mut runner)?;
     let command = if words.first() == Some(&"--") { &words[1..] } else { words };
-    if words == ["power-cut"] {
-        return power_cut::run(&mut runner, &image);
+    if let Some((&"power-cut", rest)) = words.split_first() {
+        return power_cut::run(&mut runner, &image, rest);
     }
     let code = if let Some((&"test", rest)) = words.split_first() {
         let script = tests::script(&mut runner, &tests::Choice::read(rest)?)?;

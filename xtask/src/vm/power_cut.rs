@@ -54,21 +54,32 @@ struct Said {
     load: Option<Duration>,
 }
 
-/// Cuts at every moment.
-pub fn run(runner: &mut Runner, image: &Image) -> Result<()> {
+/// Cuts at every moment, or at those that are asked for: milliseconds after the end of a load.
+pub fn run(runner: &mut Runner, image: &Image, words: &[&str]) -> Result<()> {
+    let asked: Vec<Moment> = words.iter().filter_map(|word| word.parse().ok()).map(Moment::After).collect();
+    if asked.len() != words.len() {
+        return fail(format!("vm power-cut takes numbers of milliseconds, not {words:?}"));
+    }
+    let moments = if asked.is_empty() { MOMENTS } else { &asked };
     let bale = build_bale(runner, Profile::Dev)?;
     let made = made_image()?;
     let disk = dir().join(format!("power-cut-{}.ext4", std::process::id()));
-    let outcome = make_disk(runner, &disk).and_then(|()| all(runner, image, &disk, &bale, &made));
+    let outcome = make_disk(runner, &disk).and_then(|()| all(runner, image, (&disk, moments), &bale, &made));
     let _ = fs::remove_file(&disk);
     outcome
 }
 
-fn all(runner: &mut Runner, image: &Image, disk: &Path, bale: &Path, made: &Path) -> Result<()> {
+fn all(
+    runner: &mut Runner,
+    image: &Image,
+    (disk, moments): (&Path, &[Moment]),
+    bale: &Path,
+    made: &Path,
+) -> Result<()> {
     let mut load = Duration::ZERO;
     let mut wrong = Vec::new();
-    for at in 0..=MOMENTS.len() {
-        let (before, moment) = (at.checked_sub(1), MOMENTS.get(at).copied());
+    for at in 0..=moments.len() {
+        let (before, moment) = (at.checked_sub(1), moments.get(at).copied());
         let script = script(bale, made, before, moment.map(|moment| (at, moment)));
         let mut machine = Machine::new(image, &dir(), &script, Ends::Output)?;
         machine.add_disk(disk);
@@ -82,7 +93,7 @@ fn all(runner: &mut Runner, image: &Image, disk: &Path, bale: &Path, made: &Path
             return fail(format!("the machine did not come to the load: {:?}", said.lines));
         }
         if let Some(before) = before {
-            tell(MOMENTS[before], &said.lines, &mut wrong);
+            tell(moments[before], &said.lines, &mut wrong);
         }
     }
     if wrong.is_empty() { Ok(()) } else { fail(wrong.join("\n")) }
@@ -99,6 +110,7 @@ fn tell(cut: Moment, lines: &[String], wrong: &mut Vec<String>) {
     // What was promised to be durable must be there.
     let good = if cut == Moment::Durable { verdict == "right" } else { good };
     if !good || again != "right" {
+        lines.iter().for_each(|line| say(&format!("    {line}")));
         wrong.push(line);
     }
 }

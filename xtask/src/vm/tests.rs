@@ -13,9 +13,9 @@ use crate::run::{Result, Runner, TOO_LONG, fail};
 use crate::vm::Image;
 use crate::vm::machine::{Ends, Machine};
 
-/// Test programs of `bale` that are run there: what needs the machine, and the runtime's command line once more on
-/// a host that has all of cgroup v2.
-const PROGRAMS: &[&str] = &["vm"];
+/// Test programs of `bale` that are run there, and which of their tests when nobody asks for others: what needs the
+/// machine, and of the runtime's command line what is different where `/` is a shared mount and networks are the kernel's.
+const PROGRAMS: &[(&str, &[&str])] = &[("vm", &[]), ("runc", &["net_devices", "propagation"])];
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -51,9 +51,10 @@ pub fn script(runner: &mut Runner, choice: &Choice<'_>) -> Result<String> {
         script.push_str(&format!("export RUNTIME={}\n", quoted(runtime)));
     }
     script.push_str("failed=0\n");
-    let filters: Vec<String> = choice.filters.iter().map(|name| quoted(name)).collect();
-    for program in build(runner)? {
+    for (program, usual) in build(runner)?.iter().zip(PROGRAMS.iter().map(|(_, usual)| *usual)) {
         let program = quoted(&program.display().to_string());
+        let names = if choice.filters.is_empty() { usual } else { &choice.filters };
+        let filters: Vec<String> = names.iter().map(|name| quoted(name)).collect();
         // One after the other: two processors that are emulated have enough to do with one.
         script.push_str(&format!("{program} --test-threads=1 {} || failed=1\n", filters.join(" ")));
     }
@@ -82,14 +83,22 @@ pub fn run(runner: &mut Runner, image: &Image, limit: Duration) -> Result<Ran> {
     Ok(Ran { code, lines, skips })
 }
 
+/// Builds the programs, in their order.
 fn build(runner: &mut Runner) -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     command.args(["test", "--no-run", "--quiet", "--message-format=json", "--package", "bale"]);
-    for program in PROGRAMS {
+    for (program, _) in PROGRAMS {
         command.args(["--test", program]);
     }
     let said = runner.run(&mut command)?.success()?.stdout;
-    let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let tests = messages.filter(|m| m["target"]["kind"] == serde_json::json!(["test"]));
-    Ok(tests.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).collect())
+    let messages: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |name: &str| {
+        let is_it =
+            |m: &&Value| m["target"]["kind"] == serde_json::json!(["test"]) && m["target"]["name"] == name;
+        messages.iter().filter(is_it).find_map(|m| m["executable"].as_str().map(PathBuf::from))
+    };
+    PROGRAMS
+        .iter()
+        .map(|(name, _)| find(name).map_or_else(|| fail(format!("cargo did not build the test {name}")), Ok))
+        .collect()
 }

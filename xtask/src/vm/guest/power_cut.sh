@@ -31,6 +31,14 @@ if [ -n "$BEFORE" ]; then
         echo "AGAIN right"
     else
         echo "AGAIN WRONG: $(tail -n 3 /tmp/words)"
+        # Where the bytes went wrong: in a layer's files, or only as the container sees them.
+        cd "$BALE_ROOT"/layers/sha256 && for layer in *; do
+            (cd "$layer/diff" && sha256sum -c /vm/sums 2>/dev/null | grep -v -e ': OK$' -e 'open or read' |
+                sed "s/^/layer $layer: /"; grep -o '"durable":[a-z]*\|"boot_id":"[^"]*"' ../layer.json | tr '\n' ' ')
+            echo "$layer"
+        done
+        cat /proc/sys/kernel/random/boot_id
+        dmesg | grep -e trap -e segfault | tail -n 3
     fi
 fi
 [ -n "$NEXT" ] || exit 0
