@@ -35,6 +35,23 @@ pub struct Image {
 }
 
 impl Image {
+    /// Throws layers' blobs away that a disk or a power cut has damaged when `fault` may come of one: nobody can use them,
+    /// and a pull or load would take them for there.
+    pub(crate) fn discard_damaged(&self, store: &Store, fault: Fault) -> Fault {
+        if fault.kind() != Kind::Corrupt {
+            return fault;
+        }
+        let blobs = self.manifest.layers.iter().map(|blob| &blob.digest);
+        let bad: Vec<_> = blobs.filter(|digest| matches!(store.is_blob_sound(digest), Ok(false))).collect();
+        match bad.first() {
+            Some(digest) if bad.iter().all(|digest| store.discard_blob(digest).is_ok()) => {
+                let words = format!("blob {digest} of the store is damaged");
+                Fault::new(Kind::Corrupt, words).hint("pull the image again")
+            }
+            _ => fault,
+        }
+    }
+
     /// Reads the image of a manifest.
     pub(crate) fn read(store: &Store, descriptor: &Descriptor) -> Result<Self> {
         let words = || format!("read image {}", descriptor.digest);

@@ -73,7 +73,8 @@ impl Engine {
             Ok(generated.config)
         };
         let content = content(&store, &image, &options.pull.cancel)?;
-        bale_bundle::create(path, content, &mut configure, &mut |_, _| {})?;
+        bale_bundle::create(path, content, &mut configure, &mut |_, _| {})
+            .map_err(|fault| image.discard_damaged(&store, fault))?;
         Ok(Bundled { image, remarks })
     }
 }

@@ -165,7 +165,8 @@ impl Push<'_> {
         };
         let origin = self.origins.get(&blob.digest).map(String::as_str);
         let way = self.client.push_blob(self.reference, blob, &open, origin);
-        let state = match way.within(|| format!("blob {}", blob.digest))? {
+        let way = way.map_err(|fault| self.damaged(fault, &blob.digest));
+        let state = match way.within(|| format!("blob {}", blob.digest.short()))? {
             Way::Existed => LayerState::Exists,
             Way::Mounted => LayerState::Mounted,
             Way::Uploaded => LayerState::Done,
@@ -173,6 +174,17 @@ impl Push<'_> {
         // The caller listens until the last worker is gone.
         let _ = channel.send(news(blob, state));
         Ok(())
+    }
+
+    /// The registry hashes what it gets: a refusal may come of a blob that the disk has damaged.
+    fn damaged(&self, fault: Fault, digest: &Digest) -> Fault {
+        let is_damaged =
+            fault.kind() == Kind::InvalidInput && matches!(self.store.is_blob_sound(digest), Ok(false));
+        if is_damaged && self.store.discard_blob(digest).is_ok() {
+            let words = "it is damaged in the store, and was thrown away".to_owned();
+            return Fault::new(Kind::Corrupt, words).hint("pull the image again").caused_by(fault);
+        }
+        fault
     }
 }
 

@@ -33,7 +33,8 @@ impl Engine {
         for (digest, size) in &blobs {
             let mut content = Checked::open(&store, digest)?;
             append(&mut archive, &member(digest), *size, &mut content)?;
-            content.finish(digest)?;
+            let finished = content.finish(digest);
+            finished.map_err(|f| found.iter().fold(f, |f, image| image.discard_damaged(&store, f)))?;
         }
         document(&mut archive, "index.json", &index(&found))?;
         document(&mut archive, "manifest.json", &docker(&found))?;

@@ -14,8 +14,10 @@
 //!
 //! What is under `blobs`, `layers` and `images` is whole and verified: it was made under `ingest` and renamed. A
 //! process that dies leaves its ingest directory, which the next [`Store::open`] removes. A power cut may damage what
-//! was not yet synced: small documents are hashed whenever they are read; a layer says in `layer.json` whether it is
-//! durable, and one that is not and was written in another boot counts as absent (it is dropped and made anew).
+//! was not yet synced: small documents are hashed whenever they are read, blobs whenever they are unpacked or passed on;
+//! a layer says in `layer.json` whether it is durable, and one that is not and was written in another boot counts as
+//! absent (it is dropped and made anew). The mark is written, and synced, only after a `syncfs` that came after the
+//! layer was whole ([`Store::make_durable`]), so it never lies; fixups hold for one boot.
 //!
 //! Layers are independent: each is unpacked alone and keyed by its diff id, so layers unpack in parallel and images
 //! share them. What one layer cannot know alone (attributes of parent directories it does not list, hard links to
