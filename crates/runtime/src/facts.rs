@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use bale_fault::{Context, Fault, Result};
-use bale_spec::runtime::{Process, RuntimeConfig};
+use bale_spec::runtime::{NamespaceKind, Process, RuntimeConfig};
 use bale_sys::error::Call;
 use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::fs::{Mode, OFlags};
@@ -35,6 +35,7 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         kcore: rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok(),
         home,
         links: links(config, bundle),
+        own_network: joins_own_network(config),
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds(preserve_fds),
     })
@@ -56,8 +57,20 @@ pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fd
         home: home.unwrap_or_else(|| "/".to_owned()),
         resctrl: None,
         links: std::collections::BTreeMap::new(),
+        own_network: false,
         listen_fds: listen_fds(preserve_fds),
     })
+}
+
+/// Tells whether the config's network namespace is this process's own: its parameters are not the container's.
+fn joins_own_network(config: &RuntimeConfig) -> bool {
+    let Some(linux) = config.linux.as_ref().filter(|l| !l.sysctl.is_empty()) else { return false };
+    let network = linux.namespaces.iter().find(|n| n.kind == NamespaceKind::Network);
+    let Some(path) = network.and_then(|n| n.path.as_deref()).filter(|path| !path.is_empty()) else {
+        return false;
+    };
+    let stat = |path: &str| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((stat(path), stat("/proc/self/ns/net")), (Ok(theirs), Ok(own)) if theirs == own)
 }
 
 /// Reads the sources of mounts with `copy-symlink` that are links.

@@ -22,6 +22,7 @@ fn facts(layout: Layout) -> Facts {
         selinux: true,
         kcore: true,
         home: "/root".to_owned(),
+        own_network: false,
         links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),

@@ -110,7 +110,10 @@ fn bind(
             .call(|| format!("mount_setattr({shown:?}, {change:?})"))?;
     }
     if let Some(map) = idmap {
-        let userns = user_namespace(&map.uids, &map.gids)?;
+        let userns = match &map.namespace {
+            Some(path) => join(path, namespace::NEWUSER)?,
+            None => user_namespace(&map.uids, &map.gids)?,
+        };
         let mapped = mount::map_ids(&tree, map.recursive, userns.as_fd());
         mapped.call(|| format!("mount_setattr({shown:?}, MOUNT_ATTR_IDMAP)")).map_err(|error| {
             let fault = Fault::from(error);

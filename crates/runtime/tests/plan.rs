@@ -20,6 +20,7 @@ fn facts(layout: Layout) -> Facts {
         selinux: false,
         kcore: true,
         home: "/root".to_owned(),
+        own_network: false,
         links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: None,

@@ -10,6 +10,7 @@ use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Dir;
 use bale_runtime::{CreateOptions, InitParent, RootSource, Stdio};
 use bale_spec::runtime::RuntimeConfig;
+use bale_spec::validate::Severity;
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::foreground::Foreground;
@@ -218,12 +219,26 @@ fn read_config(bundle: &Path, config: Option<&str>) -> Result<RuntimeConfig> {
     let path = bundle.join(config.unwrap_or("config.json"));
     let text = read_bounded(&path, bale_spec::json::CONFIG_LIMIT_BYTES)?;
     RuntimeConfig::parse(&text).map_err(|error| {
-        let fault = Fault::new(Kind::InvalidInput, format!("parse {path:?}")).caused_by(error);
+        let fault = refused(&path, &text, error);
         if bundle.join("runtime.json").exists() {
             return fault.hint("this is a bundle of 2015: `bale upgrade` converts it");
         }
         fault
     })
+}
+
+/// Says which field is at fault: the parser itself only knows the line.
+fn refused(path: &Path, text: &[u8], error: bale_spec::json::Error) -> Fault {
+    let findings = bale_spec::validate::validate(text).findings.located(&String::from_utf8_lossy(text));
+    let first = findings.into_iter().find(|finding| finding.severity == Severity::Error);
+    match first.filter(|finding| !finding.path.is_empty()) {
+        Some(first) => {
+            let line = first.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let words = format!("parse {path:?}{line}: {}: {}", first.path, first.words);
+            Fault::new(Kind::InvalidInput, words)
+        }
+        None => Fault::new(Kind::InvalidInput, format!("parse {path:?}")).caused_by(error),
+    }
 }
 
 /// Reads a file that the caller named.

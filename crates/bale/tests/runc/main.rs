@@ -8,4 +8,5 @@ mod life;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod refusals;
 mod stage;

@@ -46,6 +46,8 @@ pub struct Facts {
     pub kcore: bool,
     /// Home directory of the user in the container.
     pub home: String,
+    /// The network namespace that the config joins is the caller's own.
+    pub own_network: bool,
     /// Where resctrl is mounted, when the config asks for it.
     pub resctrl: Option<PathBuf>,
     /// What the sources of mounts with `copy-symlink` point to, by their index, where they are links.
@@ -146,8 +148,10 @@ pub enum Source {
 }
 
 /// Ids of a mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap {
+    /// The user namespace that the container joins has the mappings.
+    pub namespace: Option<String>,
     /// Users.
     pub uids: Vec<IdMapping>,
     /// Groups.
@@ -385,7 +389,12 @@ impl Builder<'_> {
         {
             return Err(invalid("linux.uidMappings", "a user namespace needs uidMappings and gidMappings"));
         }
-        if maps && !self.makes(NamespaceKind::User) && !self.joins(NamespaceKind::User) {
+        if maps && self.joins(NamespaceKind::User) {
+            let words =
+                "user namespaces enabled, but both namespace path and mapping specified: one is enough";
+            return Err(invalid("linux.uidMappings", words));
+        }
+        if maps && !self.makes(NamespaceKind::User) {
             return Err(invalid("linux.uidMappings", "there are mappings, and no user namespace"));
         }
         if !linux.time_offsets.is_empty() && !self.makes(NamespaceKind::Time) {
@@ -651,7 +660,7 @@ impl Builder<'_> {
             };
         }
         if dotted.starts_with("net.") {
-            return if has(NamespaceKind::Network) {
+            return if has(NamespaceKind::Network) && !self.facts.own_network {
                 Ok(())
             } else {
                 refuse("wants a network namespace of its own")
@@ -704,6 +713,10 @@ impl Builder<'_> {
         }
         if let Some(name) = self.linux.rootfs_propagation.as_deref().filter(|n| !n.is_empty()) {
             let (bits, recursive) = root_propagation(name)?;
+            if self.choices.no_pivot && bits == propagation::PRIVATE {
+                let words = format!("rootfsPropagation of {name} is not safe without pivot_root");
+                return Err(invalid("linux.rootfsPropagation", &words));
+            }
             let change = Attributes { propagation: bits, ..Attributes::default() };
             self.ops.push(Op::SetRoot { change, recursive });
         }

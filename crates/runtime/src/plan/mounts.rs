@@ -46,6 +46,11 @@ impl Builder<'_> {
         let source = mount.source.as_deref().filter(|s| !s.is_empty());
         let source = source.ok_or_else(|| invalid(&format!("{path}.source"), "a bind mount needs one"))?;
         let from = c_string(&format!("{path}.source"), absolute(self.choices.bundle, source))?;
+        if let Some(option) = &options.of_file_system {
+            let words =
+                format!("bind mounts cannot have any filesystem-specific options applied: {option:?}");
+            return Err(invalid(&format!("{path}.options"), &words));
+        }
         let idmap = self.mount_id_map(path, mount, options)?;
         let changes = self.bind_changes(options);
         let source = self.source(Source::Bind {
@@ -140,6 +145,10 @@ impl Builder<'_> {
         let recursive = options.idmap == Some(true);
         let (uids, gids) = if own {
             (mount.uid_mappings.clone(), mount.gid_mappings.clone())
+        } else if self.joins(NamespaceKind::User) {
+            let users = self.linux.namespaces.iter().find(|n| n.kind == NamespaceKind::User);
+            let namespace = users.and_then(|n| n.path.clone());
+            return Ok(Some(IdMap { namespace, recursive, ..IdMap::default() }));
         } else {
             linux.map(|l| (l.uid_mappings.clone(), l.gid_mappings.clone())).unwrap_or_default()
         };
@@ -148,7 +157,7 @@ impl Builder<'_> {
                 "an idmapped mount needs uidMappings and gidMappings, of its own or of a user namespace";
             return Err(invalid(path, words));
         }
-        Ok(Some(IdMap { uids, gids, recursive }))
+        Ok(Some(IdMap { uids, gids, recursive, namespace: None }))
     }
 
     fn new_mount(&mut self, path: &str, mount: &Mount, options: &MountOptions, target: Target) -> Result<()> {

@@ -27,6 +27,8 @@ pub struct MountOptions {
     pub copy_symlink: bool,
     /// Options of the file system: `key` or `key=value`.
     pub data: Vec<String>,
+    /// One of them that is no flag of mount(2): a bind mount, which makes no file system, cannot have it.
+    pub of_file_system: Option<String>,
     /// `remount` was asked for.
     pub remount: bool,
 }
@@ -49,6 +51,8 @@ const ATTRIBUTES: [(&str, u64, bool); 15] = [
     ("strictatime", attr::STRICTATIME, true),
     ("relatime", 0, true),
 ];
+/// Flags of mount(2) that the file system takes as options.
+const FLAGS: [&str; 8] = ["sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime", "iversion"];
 /// Names that return to relatime, the kernel's default.
 const DEFAULT_ATIME: [&str; 3] = ["atime", "norelatime", "nostrictatime"];
 const PROPAGATION: [(&str, u64, bool); 8] = [
@@ -132,7 +136,12 @@ impl MountOptions {
             "src-nofollow" => self.source_no_follow = true,
             "copy-symlink" => self.copy_symlink = true,
             "remount" => self.remount = true,
-            other => self.data.push(other.to_owned()),
+            other => {
+                if !FLAGS.contains(&other) {
+                    self.of_file_system = Some(other.to_owned());
+                }
+                self.data.push(other.to_owned());
+            }
         }
     }
 }

@@ -195,6 +195,24 @@ pub fn scheduling(process: &Process) -> Result<Vec<Op>> {
     Ok(ops)
 }
 
+/// Refuses what the policy does not have (as runc does; the kernel passes some of it over).
+fn check_scheduler(scheduler: &Scheduler) -> Result<()> {
+    let policy = scheduler.policy.as_str();
+    let refuse = |field: &str, words: &str| Err(invalid(&format!("process.scheduler.{field}"), words));
+    if matches!(policy, "SCHED_OTHER" | "SCHED_BATCH") && !(-20..=19).contains(&scheduler.nice.unwrap_or(0)) {
+        return refuse("nice", "is not between -20 and 19");
+    }
+    if scheduler.priority.unwrap_or(0) != 0 && !matches!(policy, "SCHED_FIFO" | "SCHED_RR") {
+        return refuse("priority", "is only for SCHED_FIFO and SCHED_RR");
+    }
+    let deadline =
+        [("runtime", scheduler.runtime), ("deadline", scheduler.deadline), ("period", scheduler.period)];
+    match deadline.iter().find(|(_, value)| value.unwrap_or(0) != 0) {
+        Some((field, _)) if policy != "SCHED_DEADLINE" => refuse(field, "is only for SCHED_DEADLINE"),
+        _ => Ok(()),
+    }
+}
+
 fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
     let policy = match scheduler.policy.as_str() {
         "SCHED_OTHER" => 0,
@@ -219,6 +237,7 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
             other => return Err(invalid("process.scheduler.flags", &format!("{other:?} is no flag"))),
         };
     }
+    check_scheduler(scheduler)?;
     let priority = u32::try_from(scheduler.priority.unwrap_or(0))
         .map_err(|_| invalid("process.scheduler.priority", "is negative"))?;
     Ok(SchedAttr {
@@ -292,7 +311,17 @@ pub fn memory_policy(policy: &MemoryPolicy) -> Result<Op> {
     } else {
         bit_list("linux.memoryPolicy.nodes", &policy.nodes)?
     };
-    Ok(Op::MemoryPolicy { mode, nodes })
+    let count: u32 = nodes.iter().map(|word| word.count_ones()).sum();
+    let words = match policy.mode.as_str() {
+        "MPOL_DEFAULT" | "MPOL_LOCAL" if count > 0 => "takes no nodes",
+        "MPOL_BIND" | "MPOL_INTERLEAVE" | "MPOL_PREFERRED_MANY" | "MPOL_WEIGHTED_INTERLEAVE"
+            if count == 0 =>
+        {
+            "needs at least one node"
+        }
+        _ => return Ok(Op::MemoryPolicy { mode, nodes }),
+    };
+    Err(invalid("linux.memoryPolicy.nodes", &format!("{} {words}", policy.mode)))
 }
 
 /// Reads a list such as `0-3,7` into bits.
