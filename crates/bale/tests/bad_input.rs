@@ -299,6 +299,32 @@ fn bundles_with_mistakes() {
     }
 }
 
+#[test]
+fn what_is_not_there_is_named_with_the_next_step() {
+    require_root!();
+    let field = Field::new();
+    for (arguments, words, hint) in [
+        (&["check", "nowhere"][..], "open the bundle \"", "bale bundle IMAGE DIR"),
+        (
+            &["set", "nowhere", "process.cwd=/"],
+            "open the bundle \"nowhere\": no such file",
+            "bale bundle IMAGE DIR",
+        ),
+        (&["upgrade", "nowhere"], "open the bundle \"", "bale bundle IMAGE DIR"),
+        (&["spec", "-b", "nowhere"], "write nowhere/config.json: no such file", "mkdir -p nowhere/rootfs"),
+        (&["kill", "-s", "TREM", "alive"], "invalid signal \"TREM\"; did you mean \"TERM\"?", "1 to 64"),
+        (&["build", "."], "docker's command \"build\" is not part of bale yet", "lists the commands"),
+    ] {
+        field.refused(arguments, 1, &[words], hint);
+    }
+    let (locks, away) = (field.bale.root().join("blobs"), field.bale.root().join("away"));
+    fs::rename(&locks, &away).expect("rename");
+    let said = field.bale.fails(1, ["images"]);
+    fs::rename(&away, &locks).expect("rename");
+    assert!(said.contains("open the store") && said.contains("  hint: the store is not whole"), "{said}");
+    field.unharmed("a store that is not whole");
+}
+
 /// Wherever in the config a mistake is, and whoever finds it (the reader, the plan, the kernel in the parent or in init):
 /// the file and the path in it are named, once.
 #[test]

@@ -92,7 +92,10 @@ impl Files {
     pub fn open(path: &Path) -> Result<Self> {
         let within = || format!("open the bundle {path:?}");
         let path = std::path::absolute(path).within(within)?;
-        let dir = RootFd::open(&path).map_err(Fault::from).within(within)?;
+        let dir = RootFd::open(&path).map_err(|error| match error.errno() {
+            Errno::NOENT => no_bundle(&path),
+            _ => Fault::from(error).within(within()),
+        })?;
         let config = match file::read_bounded(&dir, CONFIG, CONFIG_LIMIT_BYTES) {
             Ok(text) => text,
             Err(error) if error.errno() == Errno::NOENT => {
@@ -215,6 +218,12 @@ pub(crate) fn open_path(bundle: &Path, dir: &RootFd, path: &str) -> bale_sys::Re
     let invalid = || bale_sys::Error::new(format!("open({path:?})"), Errno::INVAL);
     let below = RelPath::clamped(&joined).map_err(|_| invalid())?;
     RootFd::open("/")?.subdir(&below, Links::Refused)
+}
+
+/// Says that there is no directory where a bundle was to be.
+pub(crate) fn no_bundle(path: &Path) -> Fault {
+    let words = format!("open the bundle {path:?}: no such file or directory");
+    Fault::new(Kind::NotFound, words).hint("`bale bundle IMAGE DIR` makes one")
 }
 
 /// What to do about a bundle that cannot be run.

@@ -54,7 +54,7 @@ impl Image {
 
     /// Reads the image of a manifest.
     pub(crate) fn read(store: &Store, descriptor: &Descriptor) -> Result<Self> {
-        let words = || format!("read image {}", descriptor.digest);
+        let words = || format!("read image {}", descriptor.digest.short());
         let manifest_bytes = store.read_blob(&descriptor.digest).within(words)?;
         let parsed = Document::parse(&manifest_bytes, None);
         let manifest = match parsed.map_err(|e| Fault::new(Kind::Corrupt, words()).caused_by(e))? {

@@ -99,7 +99,11 @@ fn check_format(root: &RootFd) -> Result<bool> {
         }
         // A power cut right after the store was made leaves the file empty: there was nothing in the store yet.
         Err(_) if text.trim().is_empty() => Ok(true),
-        Err(_) => Err(Fault::new(Kind::Corrupt, format!("its file \"format\" says {text:?}"))),
+        Err(_) => {
+            let words = format!("its file \"format\" says {text:?}");
+            Err(Fault::new(Kind::Corrupt, words)
+                .hint("it is no store of bale's, or damaged: name another with --root"))
+        }
     }
 }
 
@@ -119,6 +123,9 @@ fn make(path: &Path) -> Result<()> {
 fn add_hint(fault: Fault) -> Fault {
     match fault.kind() {
         Kind::PermissionDenied => fault.hint("run bale as root, or give a directory of yours with --root"),
+        Kind::NotFound => {
+            fault.hint("the store is not whole: move its directory away, and pull its images again")
+        }
         _ => fault,
     }
 }

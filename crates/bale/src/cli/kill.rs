@@ -37,5 +37,6 @@ pub fn parse_signal(text: &str) -> Result<i32> {
             bale_spec::signal::names().iter().copied(),
         );
         Fault::new(Kind::InvalidInput, format!("invalid signal {text:?}{near}"))
+            .hint("give a name such as TERM or a number from 1 to 64")
     })
 }

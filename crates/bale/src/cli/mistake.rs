@@ -12,6 +12,34 @@ use super::Cli;
 use super::usage::first_word;
 use crate::exit;
 
+/// Docker's commands that have no counterpart: a user who types one made no slip.
+const NOT_THERE: [&str; 24] = [
+    "build",
+    "builder",
+    "buildx",
+    "commit",
+    "compose",
+    "container",
+    "cp",
+    "diff",
+    "events",
+    "history",
+    "image",
+    "info",
+    "network",
+    "pause",
+    "port",
+    "rename",
+    "restart",
+    "search",
+    "stats",
+    "swarm",
+    "system",
+    "top",
+    "unpause",
+    "update",
+];
+
 /// Prints help, or what is wrong, and chooses docker's exit code: 125 for a flag that is wrong, 1 for a verb or argument
 /// that is, 0 for help, also when help is shown because nothing was asked.
 pub fn report(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
@@ -61,7 +89,12 @@ fn fault(error: &clap::Error, path: &str, mut command: Command) -> Fault {
         ErrorKind::InvalidSubcommand => {
             let typed = text(error, ContextKind::InvalidSubcommand);
             let near = did_you_mean(&typed, command.get_subcommands().map(Command::get_name));
-            of(format!("unknown command {typed:?}{near}")).hint(format!("{help} lists the commands"))
+            let words = if path.is_empty() && NOT_THERE.contains(&typed.as_str()) {
+                format!("docker's command {typed:?} is not part of bale yet")
+            } else {
+                format!("unknown command {typed:?}{near}")
+            };
+            of(words).hint(format!("{help} lists the commands"))
         }
         ErrorKind::UnknownArgument if wrong.starts_with('-') => {
             let near = near_flag(&command, &wrong);
@@ -172,6 +205,11 @@ mod tests {
                 "bale --help lists the commands",
             ),
             ("stpo x", "unknown command \"stpo\"; did you mean \"stop\"?", "bale --help lists the commands"),
+            (
+                "build .",
+                "docker's command \"build\" is not part of bale yet",
+                "bale --help lists the commands",
+            ),
             ("frobnicate", "unknown command \"frobnicate\"", "bale --help lists the commands"),
             (
                 "volume craete",

@@ -48,6 +48,11 @@ pub fn run(args: Args, _context: &Context) -> Result<ExitCode> {
             let fault = Fault::new(Kind::AlreadyExists, format!("{} exists", path.display()));
             Err(fault.hint("remove it first, or change it with `bale set`"))
         }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let fault =
+                Fault::new(Kind::NotFound, format!("write {}: no such file or directory", path.display()));
+            Err(fault.hint(format!("make the bundle first: mkdir -p {}/rootfs", args.bundle.display())))
+        }
         other => {
             let words = || format!("write {}", path.display());
             other.and_then(|mut file| file.write_all(text.as_bytes())).within(words)?;

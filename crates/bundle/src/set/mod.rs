@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use edit::{Change, changes};
 
-use crate::open::{CONFIG, Files};
+use crate::open::{CONFIG, Files, no_bundle};
 
 const HISTORY: &str = "config.json.history";
 /// Older entries are dropped when there are more.
@@ -172,7 +172,10 @@ struct Locked {
 impl Locked {
     fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = fs::open(path, flags, Mode::empty()).call(|| format!("open({path:?})"))?;
+        let lock = match fs::open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Err(no_bundle(path)),
+            lock => lock.call(|| format!("open({path:?})"))?,
+        };
         fs::flock(&lock, FlockOperation::LockExclusive).call(|| format!("flock({path:?})"))?;
         remove_leftovers(&lock)?;
         // Read under the lock, so that no change of another is lost.
