@@ -7,7 +7,7 @@ use crate::capability;
 use crate::options::device::RLIMITS;
 use crate::options::number::is_set;
 use crate::runtime::{
-    IdMapping, Linux, Mount, NamespaceKind, Process, Resources, RuntimeConfig, SPEC_VERSION,
+    Capabilities, IdMapping, Linux, Mount, NamespaceKind, Process, Resources, RuntimeConfig, SPEC_VERSION,
 };
 use crate::suggest::did_you_mean;
 
@@ -255,6 +255,11 @@ fn capabilities(findings: &mut Findings, process: &Process) {
             );
         }
     }
+    capability_sets(findings, sets, &at);
+}
+
+/// Holds the sets against each other, as the kernel does.
+fn capability_sets(findings: &mut Findings, sets: &Capabilities, at: &Path) {
     let lacking = |list: &[String], of: &[String]| list.iter().find(|c| !of.contains(c)).cloned();
     if let Some(name) = lacking(&sets.effective, &sets.permitted) {
         findings.error(
@@ -495,6 +500,11 @@ fn namespaces(findings: &mut Findings, linux: &Linux) {
         );
         findings.hint("bale set DIR 'linux.namespaces+={\"type\":\"mount\"}'");
     }
+    user_namespace(findings, linux, &at);
+    clocks(findings, linux, kinds.contains(&NamespaceKind::Time));
+}
+
+fn user_namespace(findings: &mut Findings, linux: &Linux, at: &Path) {
     let user = linux.namespaces.iter().find(|n| n.kind == NamespaceKind::User);
     let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
     match user {
@@ -507,18 +517,21 @@ fn namespaces(findings: &mut Findings, linux: &Linux) {
             if new.path.as_ref().is_none_or(String::is_empty)
                 && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) =>
         {
-            findings.error("mapping", &at, "a new user namespace needs uidMappings and gidMappings");
+            findings.error("mapping", at, "a new user namespace needs uidMappings and gidMappings");
         }
         _ => {}
     }
     mappings(findings, &linux.uid_mappings, &Path::of("linux.uidMappings"));
     mappings(findings, &linux.gid_mappings, &Path::of("linux.gidMappings"));
+}
+
+fn clocks(findings: &mut Findings, linux: &Linux, has_namespace: bool) {
     for clock in linux.time_offsets.keys() {
         let at = Path::of("linux.timeOffsets");
         if !["monotonic", "boottime"].contains(&clock.as_str()) {
             let near = did_you_mean(clock, ["monotonic", "boottime"]);
             findings.error("unknown-word", &at.key(clock), format!("{clock:?} is no clock{near}"));
-        } else if !kinds.contains(&NamespaceKind::Time) {
+        } else if !has_namespace {
             findings.error("namespace", &at.key(clock), "needs a time namespace");
         }
     }
