@@ -14,6 +14,9 @@ pub struct Time {
 /// Length of the text of a [`Time`], in bytes.
 pub const TEXT_BYTES: usize = 30;
 
+/// The first and the last second of the years 0 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
 impl Time {
     /// Reads the clock.
     #[must_use]
@@ -25,7 +28,7 @@ impl Time {
     /// Writes `2026-11-24T08:06:02.123456789Z`. Years outside 0 to 9999 are clamped.
     #[must_use]
     pub fn text(self) -> [u8; TEXT_BYTES] {
-        let seconds = self.seconds.clamp(-62_167_219_200, 253_402_300_799);
+        let seconds = self.seconds.clamp(*SECONDS.start(), *SECONDS.end());
         let (year, month, day) = civil(seconds.div_euclid(86_400));
         let of_day = seconds.rem_euclid(86_400);
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
@@ -65,7 +68,8 @@ impl Time {
         }
         let (nanoseconds, zone) = fraction(&text[19..])?;
         let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
-        Some(Self { seconds, nanoseconds })
+        // An offset or a leap second may lead beyond what can be written.
+        (SECONDS.contains(&seconds)).then_some(Self { seconds, nanoseconds })
     }
 }
 
@@ -113,7 +117,8 @@ fn offset(zone: &str) -> Option<i64> {
     };
     let (hours, minutes) = zone[1..].split_once(':')?;
     let number = |part: &str, most: i64| {
-        (part.len() == 2).then(|| part.parse::<u8>().ok())?.map(i64::from).filter(|n| *n <= most)
+        let digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| part.parse::<i64>().ok())?.filter(|n| *n <= most)
     };
     Some(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60))
 }
@@ -173,6 +178,9 @@ mod tests {
             "1970-01-01T00:00:00",
             "1970-01-01T00:00:00.Z",
             "1970-01-01T00:00:00+2",
+            "1970-01-01T00:00:00+02:+5",
+            "9999-12-31T23:59:60Z",
+            "0000-01-01T00:00:00+01:00",
             "+970-01-01T00:00:00Z",
         ] {
             assert_eq!(time(bad), None, "{bad}");

@@ -171,6 +171,9 @@ fn is_registry(registry: &str) -> bool {
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => {
+                if !port.is_empty() && !port.starts_with(':') {
+                    return false;
+                }
                 ("v6", port.strip_prefix(':'))
             }
             _ => return false,
@@ -267,6 +270,8 @@ mod tests {
             "a___b",
             "./redis",
             "[::1/x",
+            "[::1]x/a",
+            "[::1] /a",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
