@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::cgroup::{Host, Layout};
 use crate::container::open_proc;
 use crate::options::RootSource;
-use crate::plan::{Facts, V1Hierarchy, process};
+use crate::plan::{Facts, V1Hierarchy, kind_flag, process};
 
 const PASSWD_LIMIT_BYTES: usize = 1 << 20;
 
@@ -38,7 +38,36 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         own_network: joins_own_network(config),
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds(preserve_fds),
+        own_namespaces: own_namespaces(config),
     })
+}
+
+/// Finds the namespaces that the config joins and this process is in: the host's, under the name of the container's. Only
+/// kernel parameters depend on it.
+fn own_namespaces(config: &RuntimeConfig) -> u64 {
+    let linux = config.linux.as_ref().filter(|linux| !linux.sysctl.is_empty());
+    let joined =
+        linux.iter().flat_map(|linux| &linux.namespaces).filter_map(|n| Some((n.kind, n.path.as_deref()?)));
+    let same = |(kind, path): &(NamespaceKind, &str)| {
+        let own = rustix::fs::stat(format!("/proc/self/ns/{}", proc_name(*kind)));
+        let (Ok(own), Ok(other)) = (own, rustix::fs::stat(*path)) else { return false };
+        (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+    };
+    joined.filter(same).fold(0, |flags, (kind, _)| flags | kind_flag(kind))
+}
+
+/// The name of a namespace below `/proc/<pid>/ns`.
+const fn proc_name(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::Pid => "pid",
+        NamespaceKind::Network => "net",
+        NamespaceKind::Mount => "mnt",
+        NamespaceKind::Ipc => "ipc",
+        NamespaceKind::Uts => "uts",
+        NamespaceKind::User => "user",
+        NamespaceKind::Cgroup => "cgroup",
+        NamespaceKind::Time => "time",
+    }
 }
 
 /// Gathers what the plan of a process in a running container needs. `root` is the container's.
@@ -59,6 +88,7 @@ pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fd
         links: std::collections::BTreeMap::new(),
         own_network: false,
         listen_fds: listen_fds(preserve_fds),
+        own_namespaces: 0,
     })
 }
 

@@ -26,6 +26,7 @@ fn facts(layout: Layout) -> Facts {
         links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),
+        own_namespaces: 0,
     }
 }
 

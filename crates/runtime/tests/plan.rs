@@ -24,6 +24,7 @@ fn facts(layout: Layout) -> Facts {
         links: [(0, "target".into())].into(),
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: None,
+        own_namespaces: 0,
     }
 }
 

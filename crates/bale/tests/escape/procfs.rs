@@ -80,6 +80,22 @@ fn sysctl(stage: &Stage) -> Verdict {
         }
         found.add(&what, stage.evidence());
     }
+    // The host's own namespaces, under the name of the container's.
+    for (kind, file, name) in [("network", "net", "net.ipv4.ip_default_ttl"), ("ipc", "ipc", "kernel.shmmax")]
+    {
+        let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).unwrap();
+        let mut bundle = stage.bundle();
+        bundle.remove_namespace(kind);
+        let joined = json!({"type": kind, "path": format!("/proc/self/ns/{file}")});
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(joined);
+        bundle.config["linux"]["sysctl"] = json!({ name: value.trim() });
+        let outcome = bundle.run();
+        let what = format!("sysctl {name} of a namespace that is the host's");
+        found.note(&outcome, &what);
+        if outcome.is_ok() {
+            found.add(&what, ["a parameter of the host was accepted".to_owned()]);
+        }
+    }
     found.verdict()
 }
 

@@ -54,6 +54,8 @@ pub struct Facts {
     pub links: std::collections::BTreeMap<usize, PathBuf>,
     /// `LISTEN_FDS` of this process.
     pub listen_fds: Option<u32>,
+    /// `CLONE_NEW…` of the namespaces that the config joins and this process is in.
+    pub own_namespaces: u64,
 }
 
 /// One v1 hierarchy.
@@ -639,7 +641,9 @@ impl Builder<'_> {
         if name.split(['.', '/']).any(|part| part.is_empty() || part == "..") {
             return refuse("is no name of a parameter");
         }
-        let has = |kind| self.makes(kind) || self.joins(kind);
+        // To join the host's own namespace by its path does not make it the container's.
+        let has =
+            |kind| self.makes(kind) || self.joins(kind) && self.facts.own_namespaces & kind_flag(kind) == 0;
         let dotted = name.replace('/', ".");
         const IPC: [&str; 9] = [
             "kernel.msgmax",
