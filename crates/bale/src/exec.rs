@@ -3,8 +3,8 @@
 //! What of the user's standard streams is a terminal is relayed over pipes and never handed in: a process that holds
 //! a terminal of the host can type into it. Files and pipes are handed in as they are.
 
+use crate::exit::ExitCode;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
 use bale_engine::{DetachKeys, ExecPlan, Execution, Outlet, Raw, block_signals, terminal_size};
 use bale_fault::Result;
@@ -81,7 +81,6 @@ impl Program {
             pidfd_socket: None,
             preserve_fds: 0,
             ignore_paused: false,
-            timings: false,
         };
         Ok(Self::Own(bale_runtime::exec(&plan.dir, options)?.pidfd))
     }

@@ -1,9 +1,30 @@
 //! The only mapping from failures to exit codes, and the only place that prints them.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind};
+
+/// How this program ends. The standard library's type does not tell its number, which [`bale_sys::entry`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitCode(u8);
+
+impl ExitCode {
+    /// All went well.
+    pub const SUCCESS: Self = Self(0);
+    /// It did not.
+    pub const FAILURE: Self = Self(1);
+
+    /// Returns the number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<u8> for ExitCode {
+    fn from(code: u8) -> Self {
+        Self(code)
+    }
+}
 
 /// Docker's exit code for a failure of the tool itself.
 pub const FAILURE: u8 = 125;

@@ -1,8 +1,9 @@
 //! The small init of `--init`: pid 1 of a container, which reaps orphans and passes signals on.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use bale_fault::{Context, Fault, Kind};
 use bale_sys::process;

@@ -8,9 +8,9 @@
 //! | `@sync --dir ROOT` | a pull | makes layers of earlier pulls durable |
 //! | `@init -- ARGS…` | the runtime, as pid 1 of a container | reaps orphans and passes signals on (`--init`) |
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::settings::Settings;

@@ -7,6 +7,9 @@
 //! | `bale @…` | other inner roles ([`inner`]) |
 //! | `bale VERB …` | the command line for people ([`cli`]) |
 
+// The tests have a main of their own.
+#![cfg_attr(not(test), no_main)]
+
 mod cli;
 mod exec;
 mod exit;
@@ -20,10 +23,19 @@ mod progress;
 mod runc;
 mod template;
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+bale_sys::entry!(crate::main);
+
+/// Runs as what the arguments say, and returns the exit code.
+#[cfg_attr(test, allow(dead_code))]
+fn main() -> u8 {
+    role().number()
+}
+
+fn role() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let called_as =
         arguments.first().and_then(|a| std::path::Path::new(a).file_name()?.to_str()).unwrap_or("bale");

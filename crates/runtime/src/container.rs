@@ -22,8 +22,7 @@ use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
 use crate::parent::{self, Answers, Progress, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{Choices, Plan, of_config};
-use crate::timings::Timings;
-use crate::{facts, hooks, life, net_devices, shared_mounts, sources};
+use crate::{facts, hooks, life, net_devices, shared_mounts, sources, timings};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
 pub(crate) const RESULT_FIFO: &str = "result.fifo";
@@ -34,19 +33,17 @@ pub(crate) const RESULT_FIFO: &str = "result.fifo";
 /// The failed step in words; nothing is left of the container then but its directory.
 #[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the container has them")]
 pub fn create(options: CreateOptions<'_>) -> Result<Created> {
-    let mut timings = Timings::new(options.timings);
     let plan = decide(&options)?;
-    timings.stage("plan");
+    timings::stage("plan");
     let locked = options.dir.lock()?;
     let before = locked.load().ok();
     let mut record = intent(&options, &plan, before.as_ref())?;
     locked.save(&record)?;
-    timings.stage("record intent");
-    let outcome = make(&options, &plan, &mut record, &locked, &mut timings);
+    timings::stage("record");
+    let outcome = make(&options, &plan, &mut record, &locked);
     if outcome.is_err() {
         undo(&options, &record, &locked, before.as_ref());
     }
-    timings.print();
     outcome
 }
 
@@ -131,12 +128,11 @@ fn make(
     plan: &Plan,
     record: &mut Record,
     locked: &Locked<'_>,
-    timings: &mut Timings,
 ) -> Result<Created> {
     let group = make_cgroup(options)?;
-    timings.stage("cgroup");
+    timings::stage("cgroup");
     let joined = make_rdt(plan, record);
-    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref(), timings));
+    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref()));
     if let (Err(_), Some(group)) = (&made, &group) {
         // Init has ended; the first failure is the one that is told.
         let _ = group.remove();
@@ -151,13 +147,12 @@ fn make_init(
     record: &mut Record,
     locked: &Locked<'_>,
     group: Option<&Handle>,
-    timings: &mut Timings,
 ) -> Result<Created> {
     if let Some(group) = group {
         record.cgroup = Some(group.record());
     }
     let opened = sources::open(&plan.sources, record.cgroup.as_ref())?;
-    timings.stage("open sources");
+    timings::stage("mount sources");
     if let Some(root) = plan.host_root.and_then(|source| opened.get(usize::from(source.0))) {
         shared_mounts::announce(record, root)?;
         locked.save(record)?;
@@ -166,14 +161,14 @@ fn make_init(
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
     let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
     drop((theirs, fifos, opened));
-    timings.stage("clone");
+    timings::stage("clone");
     let limited = match options.cgroup_manager {
-        CgroupManager::Systemd => start_unit(options, record, &child, timings),
+        CgroupManager::Systemd => start_unit(options, record, &child),
         _ => restrict(options, group),
     };
     let finished = limited.and_then(|()| {
-        timings.stage("limits");
-        finish(options, plan, record, locked, (&child, &ours, group), timings)
+        timings::stage("limits");
+        finish(options, plan, record, locked, (&child, &ours, group))
     });
     match finished {
         Ok(Progress { terminal, moved: None }) => {
@@ -208,17 +203,12 @@ fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
 }
 
 /// Has systemd take init, which waits for it before anything else, into a unit with the limits.
-fn start_unit(
-    options: &CreateOptions<'_>,
-    record: &mut Record,
-    child: &Child,
-    timings: &mut Timings,
-) -> Result<()> {
+fn start_unit(options: &CreateOptions<'_>, record: &mut Record, child: &Child) -> Result<()> {
     let (resources, init) = (resources_of(options), (options.dir.id(), child.pid));
     let annotations = &options.config.annotations;
     let group = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations)?;
     record.cgroup = Some(group.record());
-    timings.stage("systemd unit");
+    timings::stage("systemd unit");
     restrict(options, Some(&group))
 }
 
@@ -367,7 +357,6 @@ fn finish(
     record: &mut Record,
     locked: &Locked<'_>,
     (child, ours, group): (&Child, &OwnedFd, Option<&Handle>),
-    timings: &mut Timings,
 ) -> Result<Progress> {
     record.init = Some(ProcessId::of(child.pid)?);
     record.phase = if options.wait_for_start { Phase::Created } else { Phase::Running };
@@ -376,7 +365,7 @@ fn finish(
     }
     // Init works meanwhile. A record that says Created a moment early is no harm: the lock is held.
     locked.save(record)?;
-    timings.stage("record init");
+    timings::stage("record of init");
     let limits = limits_of(options)?;
     let shown = &*record;
     let answers = Answers {
@@ -391,12 +380,12 @@ fn finish(
     };
     let scene = Scene { proc: None, group };
     let progress = parent::follow(ours, child, &plan.ops, &program_name(options), &answers, scene)?;
-    timings.stage("init");
+    timings::stage("wait for init");
     let published = publish(options, record, locked, progress.moved.as_ref().unwrap_or(child));
     if let (Err(_), Some(moved)) = (&published, &progress.moved) {
         parent::end(moved);
     }
-    timings.stage("finish");
+    timings::stage("pid file, hooks");
     published.map(|()| progress)
 }
 
@@ -499,13 +488,17 @@ pub fn start(dir: &Dir) -> Result<()> {
     let locked = dir.lock()?;
     let mut record = locked.load()?;
     check_startable(&record)?;
+    timings::stage("lock, read");
     record.phase = Phase::Starting;
     locked.save(&record)?;
+    timings::stage("record");
     let started = let_go(dir, &record);
+    timings::stage("wait for init");
     record.phase = if started.is_ok() { Phase::Running } else { Phase::Stopped };
     record.started = started.is_ok().then(bale_record::time::now);
     locked.save(&record)?;
     drop(locked);
+    timings::stage("record");
     started?;
     let kept = Kept::of(&record);
     if kept.poststart.is_empty() {

@@ -23,8 +23,7 @@ use crate::options::{ExecOptions, Executed, InitParent, Stdio};
 use crate::parent::{self, Answers, Scene, hook_state};
 use crate::plan::op::Op;
 use crate::plan::{self, ExecChoices, ExecPlan};
-use crate::timings::Timings;
-use crate::{facts, life, rdt, shared_mounts};
+use crate::{facts, life, rdt, shared_mounts, timings};
 
 /// Returns the process that the container was made with.
 ///
@@ -41,7 +40,6 @@ pub fn process_of(dir: &Dir) -> Result<Process> {
 /// `Conflict` when it does not run or is paused; `ProgramNotFound`, `ProgramNotExecutable`.
 #[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the process has them")]
 pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
-    let mut timings = Timings::new(options.timings);
     let record = dir.load()?;
     let init = running_init(&record, options.ignore_paused)?;
     let kept = Kept::of(&record);
@@ -58,7 +56,7 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     }
     let keeper = keeper(&record, &kept, filter.as_ref())?;
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
-    timings.stage("open");
+    timings::stage("open");
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     join(&sources[0], kept.namespaces)?;
     if let Some(root) = shared_root {
@@ -81,10 +79,10 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         filter,
     };
     let plan = plan::exec(&process, choices, &facts)?;
-    timings.stage("join and plan");
+    timings::stage("join and plan");
     let host = Host { group: &group, proc: &proc, keeper: keeper.as_ref(), record: &record };
     let started = start(&options, &plan, &host, &sources, &OwnedFd::from(root))?;
-    timings.stage("start");
+    timings::stage("start");
     let finished = publish(&options, pid_file.as_ref(), &started);
     if finished.is_err() {
         let child = Child { pid: started.pid, pidfd: started.pidfd };
@@ -92,7 +90,6 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         finished?;
         return Err(Fault::new(Kind::Internal, "exec"));
     }
-    timings.print();
     Ok(started)
 }
 

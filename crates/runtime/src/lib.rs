@@ -20,10 +20,10 @@ pub mod plan;
 mod rdt;
 mod shared_mounts;
 mod sources;
-mod timings;
 
 pub mod cgroup;
 pub mod seccomp;
+pub mod timings;
 
 pub use container::{create, explain, start};
 pub use exec::{exec, process_of};

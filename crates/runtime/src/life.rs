@@ -13,6 +13,7 @@ use crate::hooks;
 use crate::kept::Kept;
 use crate::parent::hook_state;
 use crate::shared_mounts;
+use crate::timings;
 
 /// How long a killed process may take to end before that is told, in milliseconds.
 const END_TIMEOUT_MS: u32 = 10_000;
@@ -144,6 +145,7 @@ pub fn delete(dir: Dir, force: bool) -> Result<()> {
         Err(fault) => return Err(fault),
     };
     let status = status(&record);
+    timings::stage("lock, read");
     if matches!(status, Status::Running | Status::Paused) && !force {
         let words = format!("cannot delete container {} that is not stopped: {}", record.id, status.name());
         return Err(
@@ -162,9 +164,11 @@ pub fn delete(dir: Dir, force: bool) -> Result<()> {
         locked.save(&record)?;
     }
     let ended = end_processes(&record);
+    timings::stage("processes and cgroup");
     let hooks = poststop(&record);
     ended?;
     locked.remove()?;
+    timings::stage("record removed");
     hooks
 }
 

@@ -92,8 +92,6 @@ pub struct CreateOptions<'a> {
     pub pid_file: Option<&'a Path>,
     /// Gets init's pidfd by `SCM_RIGHTS`.
     pub pidfd_socket: Option<OwnedFd>,
-    /// Prints how long each stage took to standard error.
-    pub timings: bool,
 }
 
 /// A container that was made.
@@ -126,8 +124,6 @@ pub struct ExecOptions<'a> {
     pub preserve_fds: u32,
     /// Starts it in a frozen container too (it runs when that is thawed).
     pub ignore_paused: bool,
-    /// Prints how long each stage took to standard error.
-    pub timings: bool,
 }
 
 /// A process that was started in a container.

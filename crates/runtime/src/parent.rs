@@ -9,9 +9,12 @@ use bale_sys::process::{self, Child, Ended};
 use bale_sys::{identity, socket};
 
 use crate::cgroup::Handle;
-use crate::init::report::{ANNOUNCED, FAILURE, Failure, MESSAGE_MAX, MOVED, READY, SYNC};
+use crate::init::report::{
+    ANNOUNCED, ANNOUNCED_LENGTH, DONE, FAILURE, Failure, LIMITED, MESSAGE_MAX, MOVED, READY, SYNC,
+};
 use crate::init::words;
 use crate::plan::op::{Op, Point};
+use crate::timings;
 
 /// What init has come to.
 #[derive(Debug, Default)]
@@ -104,6 +107,10 @@ fn follow_to_end(
     answers: &Answers<'_>,
     progress: &mut Progress,
 ) -> Result<End> {
+    if ops.iter().any(|op| matches!(op, Op::Sync(Point::Limited))) {
+        // Init may have failed; then it has said so, which is read below.
+        let _ = socket::send(socket, &[LIMITED]);
+    }
     let mut announced = false;
     let mut message = [0_u8; MESSAGE_MAX];
     loop {
@@ -129,16 +136,30 @@ fn follow_to_end(
                 });
             }
             READY => return Ok(End::Ready),
-            ANNOUNCED => announced = true,
+            ANNOUNCED => {
+                announced = true;
+                tell_times(&message[..length]);
+            }
             SYNC => {
-                announced |= message[1] == Point::Limited as u8;
                 let detail = i32::from_ne_bytes([message[4], message[5], message[6], message[7]]);
                 answer(message[1], detail, progress.moved.as_ref().unwrap_or(child), answers)?;
-                socket::send(socket, b"1").call(|| "send(<init>)")?;
+                socket::send(socket, &[DONE]).call(|| "send(<init>)")?;
             }
             _ => return Err(Fault::new(Kind::Internal, "init sent a strange message")),
         }
     }
+}
+
+/// Keeps the times of an announcement, for `--timings`.
+fn tell_times(message: &[u8]) {
+    let Some(times) = message.get(8..ANNOUNCED_LENGTH) else { return };
+    let mut all = times.chunks_exact(8).map(|time| time.try_into().map_or(0, u64::from_ne_bytes));
+    let [began, rooted, announced] = [(); 3].map(|()| all.next().unwrap_or(0));
+    if rooted == 0 {
+        return timings::beside("set-up", began, announced);
+    }
+    timings::beside("mounts, until it has its root", began, rooted);
+    timings::beside("network, keyring, limits", rooted, announced);
 }
 
 fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Result<()> {
@@ -148,8 +169,8 @@ fn answer(point: u8, detail: i32, child: &Child, answers: &Answers<'_>) -> Resul
             None => Ok(()),
         },
         p if p == Point::RuntimeHooks as u8 => (answers.hooks)(child.pid),
-        // Both are done before init is followed.
-        p if p == Point::Unit as u8 || p == Point::Limited as u8 => Ok(()),
+        // It was made before init is followed.
+        p if p == Point::Unit as u8 => Ok(()),
         p if p == Point::Limits as u8 => set_limits(child.pid, answers.limits),
         p if p == Point::Listener as u8 => (answers.listener)(child, detail),
         other => Err(Fault::new(Kind::Internal, format!("init waits at an unknown point {other}"))),

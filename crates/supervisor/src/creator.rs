@@ -84,7 +84,6 @@ fn create(dir: &Dir, stdio: Stdio) -> Result<i32> {
         preserve_fds: 0,
         pid_file: None,
         pidfd_socket: None,
-        timings: false,
     };
     bale_runtime::create(options).map(|created| created.pid)
 }

@@ -69,7 +69,6 @@ fn execute(dir: &Dir, descriptors: Vec<OwnedFd>) -> Result<Executed> {
         pidfd_socket: None,
         preserve_fds: 0,
         ignore_paused: false,
-        timings: false,
     };
     bale_runtime::exec(dir, options)
 }

@@ -17,10 +17,11 @@ use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
 global_asm!(
+    ".pushsection .text.bale_entry,\"ax\",@progbits",
     ".globl bale_entry",
     ".type bale_entry, @function",
     "bale_entry:",
-    // What the kernel gave is kept for _start: the stack pointer, and rdx.
+    // What the kernel gave is kept for what follows: the stack pointer, and rdx.
     "mov r12, rsp",
     "mov r13, rdx",
     "mov rdi, rsp",
@@ -29,9 +30,34 @@ global_asm!(
     "call {seal}",
     "mov rsp, r12",
     "mov rdx, r13",
-    "jmp _start",
+    "jmp bale_begin",
     ".size bale_entry, . - bale_entry",
+    ".popsection",
     seal = sym seal,
+);
+
+#[cfg(known_start)]
+global_asm!(
+    ".pushsection .text.bale_begin,\"ax\",@progbits",
+    ".globl bale_begin",
+    ".type bale_begin, @function",
+    "bale_begin:",
+    "mov rdi, rsp",
+    "xor ebp, ebp",
+    "and rsp, -16",
+    "call {begin}",
+    ".size bale_begin, . - bale_begin",
+    ".popsection",
+    begin = sym crate::start::begin,
+);
+
+#[cfg(not(known_start))]
+global_asm!(
+    ".globl bale_begin",
+    ".type bale_begin, @function",
+    "bale_begin:",
+    "jmp _start",
+    ".size bale_begin, . - bale_begin",
 );
 
 unsafe extern "C" {

@@ -6,6 +6,7 @@
 pub mod bpf;
 #[cfg(target_arch = "x86_64")]
 mod early;
+pub mod entry;
 pub mod error;
 pub mod file;
 pub mod identity;
@@ -18,6 +19,8 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+#[cfg(known_start)]
+mod start;
 pub mod terminal;
 
 mod raw;

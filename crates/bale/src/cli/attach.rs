@@ -1,6 +1,6 @@
 //! `bale attach`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Ran};
 use bale_fault::Result;

@@ -1,8 +1,8 @@
 //! `bale bundle`.
 
+use crate::exit::ExitCode;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bale_engine::{Engine, Source};
 use bale_fault::{Fault, Kind, Result};

@@ -1,7 +1,7 @@
 //! `bale check`.
 
+use crate::exit::ExitCode;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bale_fault::Result;
 use bale_spec::validate::{Finding, Severity};

@@ -1,7 +1,7 @@
 //! `bale create`.
 
+use crate::exit::ExitCode;
 use std::path::Path;
-use std::process::ExitCode;
 
 use bale_engine::{CreateOptions, Engine, Progress};
 use bale_fault::Result;

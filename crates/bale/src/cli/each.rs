@@ -1,6 +1,6 @@
 //! Verbs on several things: each is tried, each success is printed, and one failure makes the exit code 1.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_fault::Result;
 

@@ -1,6 +1,6 @@
 //! `bale exec`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, ExecOptions};
 use bale_fault::{Kind, Result};

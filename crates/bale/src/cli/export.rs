@@ -1,7 +1,7 @@
 //! `bale export`.
 
+use crate::exit::ExitCode;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bale_engine::Engine;
 use bale_fault::Result;

@@ -1,6 +1,6 @@
 //! `bale images`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Summary};
 use bale_fault::{Fault, Kind, Result};

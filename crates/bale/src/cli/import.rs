@@ -1,7 +1,7 @@
 //! `bale import`.
 
+use crate::exit::ExitCode;
 use std::path::Path;
-use std::process::ExitCode;
 
 use bale_engine::{Engine, ImportOptions};
 use bale_fault::{Fault, Kind, Result};

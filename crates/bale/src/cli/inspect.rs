@@ -1,6 +1,6 @@
 //! `bale inspect`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Image};
 use bale_fault::{Context as _, Fault, Kind, Result};

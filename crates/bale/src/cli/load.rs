@@ -1,9 +1,9 @@
 //! `bale load`.
 
+use crate::exit::ExitCode;
 use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bale_engine::{Engine, LoadOptions, Loaded, Quiet};
 use bale_fault::{Context as _, Fault, Kind, Result};

@@ -1,7 +1,7 @@
 //! `bale login`.
 
+use crate::exit::ExitCode;
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::process::ExitCode;
 
 use bale_engine::{DEFAULT_REGISTRY, Engine, Place};
 use bale_fault::{Context as _, Fault, Kind, Result};

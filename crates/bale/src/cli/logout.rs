@@ -1,6 +1,6 @@
 //! `bale logout`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{DEFAULT_REGISTRY, Engine};
 use bale_fault::Result;

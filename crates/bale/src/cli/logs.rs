@@ -1,7 +1,7 @@
 //! `bale logs`.
 
+use crate::exit::ExitCode;
 use std::io::BufWriter;
-use std::process::ExitCode;
 
 use bale_engine::{Engine, LogOptions, parse_time};
 use bale_fault::{Fault, Kind, Result};

@@ -1,7 +1,7 @@
 //! What was typed wrongly: clap finds it, here it becomes a failure like every other, with what was probably meant.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind};
 use bale_spec::suggest::{closest, did_you_mean};

@@ -39,9 +39,9 @@ mod version;
 mod volume;
 mod wait;
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 

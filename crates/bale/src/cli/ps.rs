@@ -1,6 +1,6 @@
 //! `bale ps`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Filters, Listed};
 use bale_fault::Result;

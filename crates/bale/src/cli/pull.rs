@@ -1,6 +1,6 @@
 //! `bale pull`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Policy, PullOptions, Pulled, Quiet};
 use bale_fault::{Kind, Result};

@@ -1,6 +1,6 @@
 //! `bale push`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, PushOptions, Quiet};
 use bale_fault::{Kind, Result};

@@ -1,6 +1,6 @@
 //! `bale rm`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, RemoveOptions};
 use bale_fault::{Kind, Result};

@@ -1,6 +1,6 @@
 //! `bale rmi`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::Engine;
 use bale_fault::{Kind, Result};

@@ -1,6 +1,6 @@
 //! `bale run`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Created, Engine, Left, Mode, Progress, Quiet, Ran};
 use bale_fault::Result;

@@ -1,10 +1,10 @@
 //! `bale save`.
 
+use crate::exit::ExitCode;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bale_engine::Engine;
 use bale_fault::{Context as _, Fault, Kind, Result};

@@ -1,7 +1,7 @@
 //! `bale set`.
 
+use crate::exit::ExitCode;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bale_bundle::set::{Change, Entry, Options, history, set, undo};
 use bale_fault::{Fault, Kind, Result};

@@ -1,8 +1,8 @@
 //! `bale spec`.
 
+use crate::exit::ExitCode;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use bale_fault::{Context as _, Fault, Kind, Result};
 use bale_spec::generate;

@@ -1,6 +1,6 @@
 //! `bale start`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Mode};
 use bale_fault::{Fault, Kind, Result};

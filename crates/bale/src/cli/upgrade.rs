@@ -1,8 +1,8 @@
 //! `bale upgrade`.
 
+use crate::exit::ExitCode;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::Context;
 use bale_bundle::upgrade::{Upgraded, upgrade};

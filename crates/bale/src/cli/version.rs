@@ -1,6 +1,6 @@
 //! `bale version`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_fault::Result;
 use bale_spec::image::Platform;

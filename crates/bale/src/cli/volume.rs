@@ -1,6 +1,6 @@
 //! `bale volume`.
 
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_engine::{Engine, VolumeInfo, describe_volume};
 use bale_fault::{Fault, Kind, Result};

@@ -1,10 +1,10 @@
 //! `create` and `run`.
 
+use crate::exit::ExitCode;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Dir;
@@ -72,8 +72,10 @@ pub fn run(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     }
     let keep = parsed.has("keep");
     let foreground = Foreground::prepare()?;
+    bale_runtime::timings::stage("arguments, config");
     request.make(global, &id, false, |dir, created| {
         let status = foreground.follow(&created.pidfd, created.terminal.as_ref())?;
+        bale_runtime::timings::stage("the program");
         if !keep {
             bale_runtime::delete(dir, true)?;
         }
@@ -149,7 +151,6 @@ impl Request {
             preserve_fds: self.preserve_fds,
             pid_file: self.pid_file.as_deref(),
             pidfd_socket,
-            timings: global.timings,
         };
         if self.explain {
             let text = bale_runtime::explain(&options);

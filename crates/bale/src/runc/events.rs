@@ -1,7 +1,7 @@
 //! `events`.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;

@@ -1,8 +1,8 @@
 //! `exec`.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
@@ -65,7 +65,6 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
             .transpose()?,
         preserve_fds: preserve_fds(&parsed)?,
         ignore_paused: parsed.has("ignore-paused"),
-        timings: global.timings,
     };
     if detach {
         bale_runtime::exec(&dir, options)?;

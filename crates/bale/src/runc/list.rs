@@ -1,7 +1,8 @@
 //! `list` and `ps`.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::Dir;

@@ -15,10 +15,10 @@ mod log;
 mod spec;
 mod update;
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
@@ -34,7 +34,6 @@ struct Global {
     log: Option<log::Log>,
     json: bool,
     cgroup_manager: CgroupManager,
-    timings: bool,
     debug: bool,
 }
 
@@ -89,7 +88,12 @@ pub fn main(called_as: &str, arguments: &[OsString]) -> ExitCode {
         Ok(global) => global,
         Err(fault) => return complain(called_as, &command, &fault),
     };
-    match dispatch(&global, &command, rest) {
+    if parsed.has("timings") {
+        bale_runtime::timings::enable();
+    }
+    let done = dispatch(&global, &command, rest);
+    bale_runtime::timings::print();
+    match done {
         Ok(code) => code,
         Err(fault) => {
             log::error(&global, &fault);
@@ -165,7 +169,6 @@ fn global(called_as: &str, parsed: &Parsed) -> Result<Global> {
         log: log.and_then(|path| log::Log::open(Path::new(path.strip_prefix("file:").unwrap_or(&path)))),
         json,
         cgroup_manager,
-        timings: parsed.has("timings"),
         debug: parsed.has("debug"),
     })
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::ExitCode;
+use crate::exit::ExitCode;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::runtime::{IdMapping, Namespace, NamespaceKind, RuntimeConfig};

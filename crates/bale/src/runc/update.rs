@@ -1,9 +1,9 @@
 //! `update`.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
-use std::process::ExitCode;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::runtime::{BlockIo, Cpu, Memory, Pids, Resources};

@@ -11,10 +11,13 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::files::{self, Want};
-use super::report::{ANNOUNCED, Call, Failure, MESSAGE_MAX, MOVED, READY, SYNC, TEXT_MAX};
+use super::report::{
+    ANNOUNCED, ANNOUNCED_LENGTH, Call, DONE, Failure, LIMITED, MESSAGE_MAX, MOVED, READY, SYNC, TEXT_MAX,
+};
 use super::{Filter, Inherited, Program, hook, procfs};
 use crate::plan::kind_flag;
 use crate::plan::op::{Op, Point, Target};
+use crate::timings;
 
 type Outcome = Result<(), Failure>;
 
@@ -37,6 +40,10 @@ pub(super) struct Init<'a> {
     closing: bool,
     /// Failures go to `result.fifo`: the parent is gone.
     detached: bool,
+    /// The parent has said [`LIMITED`].
+    limited: bool,
+    /// When it began, and when it had its root.
+    times: [u64; 2],
     /// The kernel's words about a failed mount.
     log: [u8; TEXT_MAX],
     log_length: usize,
@@ -60,6 +67,8 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         umask: 0o022,
         closing: false,
         detached: false,
+        limited: false,
+        times: [timings::now(), 0],
         log: [0; TEXT_MAX],
         log_length: 0,
     };
@@ -113,6 +122,7 @@ impl<'a> Init<'a> {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
+            Op::Sync(Point::Limited) => self.await_limits(),
             Op::Sync(point) => self.sync(*point, -1),
             Op::BecomeRoot => become_ids(0, 0, Some(&[])),
             Op::WriteSelf { path, value, lenient } => {
@@ -233,7 +243,7 @@ impl<'a> Init<'a> {
             Op::FindProgram => self.find_program(),
             // Failures to tell are told by whoever reads: the parent may be gone.
             Op::Announce => {
-                let _ = socket::send(self.given.parent, &[ANNOUNCED]);
+                self.announce();
                 Ok(())
             }
             Op::WaitForStart => self.wait_for_start(),
@@ -253,20 +263,46 @@ impl<'a> Init<'a> {
     }
 
     /// Tells the parent where init is and waits for its word. `detail` is a descriptor's number for the listener.
-    fn sync(&self, point: Point, detail: i32) -> Outcome {
+    fn sync(&mut self, point: Point, detail: i32) -> Outcome {
         let mut message = [SYNC, point as u8, 0, 0, 0, 0, 0, 0];
         message[4..8].copy_from_slice(&detail.to_ne_bytes());
         // write and read, not sendmsg and recvmsg: with a listener the filter is loaded already.
         rustix::io::write(self.given.parent, &message).map_err(at(Call::Write))?;
-        let mut answer = [0_u8; 1];
+        while self.word()? != DONE {}
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let mut message = [0_u8; ANNOUNCED_LENGTH];
+        message[0] = ANNOUNCED;
+        let times = [self.times[0], self.times[1], timings::now()];
+        for (place, time) in message[8..].chunks_exact_mut(8).zip(times) {
+            place.copy_from_slice(&time.to_ne_bytes());
+        }
+        let _ = socket::send(self.given.parent, &message);
+    }
+
+    fn await_limits(&mut self) -> Outcome {
+        self.announce();
+        while !self.limited {
+            self.word()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the parent's next word.
+    fn word(&mut self) -> Result<u8, Failure> {
+        let mut word = [0_u8; 1];
         loop {
-            match rustix::io::read(self.given.parent, &mut answer) {
+            match rustix::io::read(self.given.parent, &mut word) {
                 Ok(0) => return Err(Failure::new(Call::Read, Errno::PIPE.raw_os_error())),
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(at(Call::Read)(errno)),
             }
         }
+        self.limited |= word[0] == LIMITED;
+        Ok(word[0])
     }
 
     fn write_label(&self, value: &[u8]) -> Outcome {
@@ -487,13 +523,14 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    fn pivot(&self, no_pivot: bool) -> Outcome {
+    fn pivot(&mut self, no_pivot: bool) -> Outcome {
         rustix::process::fchdir(self.root()?).map_err(at(Call::Chdir))?;
         if no_pivot {
             return rustix::process::chroot(c".").map_err(at(Call::Chroot));
         }
         mount::pivot_to_cwd().map_err(at(Call::Pivot))?;
         mount::detach_cwd().map_err(at(Call::Unmount))?;
+        self.times[1] = timings::now();
         rustix::process::chdir(c"/").map_err(at(Call::Chdir))
     }
 

@@ -7,7 +7,9 @@
 //!   |      SYNC(point)           |
 //!   |<---------------------------|   only where the plan has Op::Sync
 //!   |  (maps, hooks, limits)     |
-//!   |      one byte              |
+//!   |      DONE                  |
+//!   |--------------------------->|
+//!   |      LIMITED               |   at some time: the cgroup's limits are written; init goes no further without it
 //!   |--------------------------->|
 //!   |      ANNOUNCED             |   the container is set up; what is left is the process
 //!   |<---------------------------|
@@ -28,8 +30,16 @@ pub const SYNC: u8 = 1;
 pub const READY: u8 = 2;
 /// First byte of a message: the container is set up; what is left is the process.
 pub const ANNOUNCED: u8 = 3;
+/// The length of [`ANNOUNCED`]: then come seven bytes of nothing and three times of the monotonic clock in nanoseconds,
+/// at which init began, had its root, and said this.
+pub const ANNOUNCED_LENGTH: usize = 32;
 /// First byte of a message that carries a pidfd: the process went on as that one, whose pid follows.
 pub const MOVED: u8 = 4;
+/// What the parent says, one byte: the point is reached, go on.
+pub const DONE: u8 = b'1';
+/// What the parent says, one byte, without being asked: the cgroup's limits are written. Most often it is there before
+/// init comes to where it waits for it, which is then no wait at all.
+pub const LIMITED: u8 = b'2';
 /// The longest text of a failure.
 pub const TEXT_MAX: usize = 240;
 /// The longest message.

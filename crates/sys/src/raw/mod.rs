@@ -151,6 +151,22 @@ pub fn default_signals() {
     }
 }
 
+/// Ignores a signal.
+pub fn ignore_signal(signal: i32) {
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let action = [libc::SIG_IGN as u64, 0, 0, 0];
+    // SAFETY: as in `default_signals`.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null_mut::<libc::c_void>(),
+            size_of::<u64>(),
+        )
+    };
+}
+
 /// Sets the signal mask of this thread and returns the old one. Bit n-1 is signal n.
 pub fn signal_mask(mask: u64) -> Result<u64> {
     let mut old = 0_u64;
