@@ -47,8 +47,18 @@ impl Profile {
 
 /// Builds `bale` and returns the binary.
 pub fn build_bale(runner: &mut Runner, profile: Profile) -> Result<PathBuf> {
+    build_bale_in(runner, profile, &[])
+}
+
+/// The same, with the linker's map in `map`.
+pub fn build_bale_with_map(runner: &mut Runner, profile: Profile, map: &Path) -> Result<PathBuf> {
+    build_bale_in(runner, profile, &[("BALE_LINK_MAP", map)])
+}
+
+fn build_bale_in(runner: &mut Runner, profile: Profile, environment: &[(&str, &Path)]) -> Result<PathBuf> {
     let build = |extra: &[&str]| {
         let mut command = cargo();
+        command.envs(environment.iter().copied());
         command.args(["build", "--package", "bale"]).args(profile.arguments()).args(extra);
         command
     };

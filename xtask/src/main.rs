@@ -7,6 +7,7 @@
 //! | `cargo xtask bench` | measures `bale` beside the other tools of the field |
 //! | `cargo xtask vm` | runs a command in a virtual machine with systemd and all of cgroup v2 |
 //! | `cargo xtask suites` | runs test suites of others, ready-built in a folder, against bale and the other runtimes |
+//! | `cargo xtask layout` | puts the functions of the short commands side by side in the program |
 //! | `cargo xtask deps` | compares the dependencies with the reviewed list `docs/dependencies.txt` |
 
 mod apt;
@@ -15,6 +16,7 @@ mod cargo;
 mod demo;
 mod deps;
 mod first;
+mod layout;
 mod run;
 mod suites;
 mod test;
@@ -40,6 +42,7 @@ usage: cargo xtask COMMAND
   vm [CMD... | test [--with RUNTIME] [NAME...] | power-cut [MS...]]
                               boot Debian with systemd and all of cgroup v2 under qemu, run CMD there as root (or a shell)
   suites DIR [--help]         run the suites of others that are ready-built in DIR, against bale, runc, crun and youki
+  layout                      find the functions of the short commands, for the linker (crates/bale/layout.ld; needs root)
   deps [--accept]             compare the dependencies with docs/dependencies.txt";
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Some((&"@bench", rest)) => bench::main_inside(rest),
         Some((&"suites", rest)) => suites::main(rest),
         Some((&"@suite", rest)) => suites::main_inside(rest),
+        Some((&"layout", [])) => layout::main(),
         Some((&"deps", rest)) => deps::main(rest),
         Some((&"vm", rest)) => vm::main(rest),
         Some((&"help" | &"--help" | &"-h", _)) => {

@@ -39,6 +39,12 @@ pub fn time_and_output(command: &mut Command) -> Result<(Duration, String)> {
     Ok((took, text(&out)))
 }
 
+/// Runs a command to its end and returns its time and what it wrote to standard error.
+pub fn time_and_errors(command: &mut Command) -> Result<(Duration, String)> {
+    let took = time(command)?;
+    Ok((took, fs::read_to_string(Path::new(OWN).join("err"))?))
+}
+
 /// Waits for a child, and ends it when it takes longer than anything that is measured here could.
 fn wait(child: &mut Child, command: &Command) -> Result<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -66,6 +72,11 @@ impl Samples {
     /// Adds a number.
     pub fn add(&mut self, number: f64) {
         self.0.push(number);
+    }
+
+    /// Adds another's measurements.
+    pub fn append(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
     }
 
     /// Returns the value below which `share` (0 to 1) of the measurements lie.

@@ -14,6 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use inside::Cgroups;
+
 use bale_testkit::{image, output_of, scratch, service};
 
 use crate::cargo::{self, Profile};
@@ -48,7 +50,12 @@ pub fn main(words: &[&str]) -> Result<()> {
         None => cargo::build_bale(&mut runner, Profile::Release)?,
     };
     prepare(&dir, &bale, wanted)?;
-    for name in wanted {
+    // Where containers are measured, they are on the host's own cgroups too.
+    let parts = wanted.iter().flat_map(|name| match *name {
+        "runtime" => &["runtime", "runtime-v1"][..],
+        other => std::slice::from_ref(ALL.iter().find(|known| **known == other).unwrap_or(&"")),
+    });
+    for name in parts {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
         command.arg(std::env::current_exe()?).args(["@bench", name]).arg(&tree).arg(&dir);
@@ -65,9 +72,11 @@ pub fn main(words: &[&str]) -> Result<()> {
 pub fn main_inside(words: &[&str]) -> Result<()> {
     let [name, tree, dir, rest @ ..] = words else { return fail("@bench: NAME TREE FOLDER [ROUNDS]") };
     let rounds = rest.first().and_then(|rounds| rounds.parse().ok());
-    inside::enter(Path::new(tree), Path::new(dir))?;
+    let cgroups = if *name == "runtime-v1" { Cgroups::Host } else { Cgroups::Unified };
+    inside::enter(Path::new(tree), Path::new(dir), cgroups)?;
     let outcome = match *name {
         "runtime" => runtime::main(rounds.unwrap_or(60)),
+        "runtime-v1" => runtime::main_v1(rounds.unwrap_or(60)),
         "pull" => pull::main(rounds.unwrap_or(5)),
         "fleet" => fleet::main(rounds.unwrap_or(25)),
         other => fail(format!("no bench {other:?}")),
@@ -99,9 +108,12 @@ fn prepare(dir: &Path, bale: &Path, wanted: &[&str]) -> Result<()> {
     fs::create_dir_all(dir.join("bin"))?;
     fs::copy(bale, dir.join("bin/bale"))?;
     let sources = cargo::workspace().join("xtask/floor");
-    for name in ["floor", "payload"] {
+    for name in ["floor", "payload", "peak", "true"] {
         let mut compiler = Command::new("cc");
         compiler.args(["-static", "-O2", "-w", "-o"]).arg(dir.join("bin").join(name));
+        if name == "true" {
+            compiler.arg("-nostdlib");
+        }
         output_of(compiler.arg(sources.join(format!("{name}.c"))))?;
     }
     if wanted.contains(&"pull") || wanted.contains(&"fleet") {

@@ -1,9 +1,9 @@
 //! `spec`.
 
+use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use crate::exit::ExitCode;
 
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_spec::runtime::{IdMapping, Namespace, NamespaceKind, RuntimeConfig};
@@ -14,14 +14,23 @@ use super::args::{Flag, flag, parse, value};
 /// What `runc spec` writes, in its own order.
 const TEMPLATE: &str = include_str!("template.json");
 
-pub const SPEC: &[Flag] = &[value("bundle", "b"), flag("rootless", "")];
+/// The last is not one of runc's: it adds Docker's default filter.
+pub const SPEC: &[Flag] = &[value("bundle", "b"), flag("rootless", ""), value("seccomp", "")];
 
-/// `spec [--bundle DIR] [--rootless]`.
+/// `spec [--bundle DIR] [--rootless] [--seccomp docker]`.
 pub fn spec(arguments: &[OsString]) -> Result<ExitCode> {
     let parsed = parse(SPEC, arguments, false)?.at_most(0)?;
     let bundle = absolute(&parsed.last("bundle").unwrap_or_else(|| ".".to_owned()))?;
     let path = bundle.join("config.json");
-    let text = if parsed.has("rootless") { rootless()? } else { TEMPLATE.to_owned() };
+    let mut text = if parsed.has("rootless") { rootless()? } else { TEMPLATE.to_owned() };
+    match parsed.last("seccomp").as_deref() {
+        None => {}
+        Some("docker") => text = filtered(&text)?,
+        Some(other) => {
+            let words = format!("unknown profile --seccomp {other:?}");
+            return Err(Fault::new(Kind::InvalidInput, words).hint("there is one: docker"));
+        }
+    }
     let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
     let mut file = match open {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -34,10 +43,25 @@ pub fn spec(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Adds Docker's default filter for the capabilities of the config.
+fn filtered(text: &str) -> Result<String> {
+    let mut config = template(text)?;
+    let capabilities =
+        config.process.as_ref().and_then(|process| process.capabilities.clone()).unwrap_or_default();
+    if let Some(linux) = &mut config.linux {
+        linux.seccomp = Some(bale_runtime::seccomp::docker_default(&capabilities.bounding));
+    }
+    Ok(config.to_canonical())
+}
+
+fn template(text: &str) -> Result<RuntimeConfig> {
+    RuntimeConfig::parse(text.as_bytes())
+        .map_err(|error| Fault::new(Kind::Internal, "the template").caused_by(error))
+}
+
 /// The same for a user without root: ids mapped, the host's network and its sysfs, no cgroup limits.
 fn rootless() -> Result<String> {
-    let mut config = RuntimeConfig::parse(TEMPLATE.as_bytes())
-        .map_err(|error| Fault::new(Kind::Internal, "the template").caused_by(error))?;
+    let mut config = template(TEMPLATE)?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if let Some(linux) = &mut config.linux {
         linux.namespaces.retain(|n| n.kind != NamespaceKind::Network);
@@ -66,5 +90,6 @@ mod tests {
         let config = RuntimeConfig::parse(TEMPLATE.as_bytes()).unwrap();
         assert_eq!(config.mounts.len(), 7);
         assert!(rootless().unwrap().contains("\"hostID\""));
+        assert!(filtered(TEMPLATE).unwrap().contains("SCMP_ACT_ERRNO"));
     }
 }
