@@ -24,6 +24,8 @@ pub struct Scope {
     folders: Vec<PathBuf>,
     /// Only cgroups at or below one of this name; with `None` all that have `bale` in their path.
     cgroup: Option<&'static str>,
+    /// Only cgroups of these containers, when there are any.
+    containers: BTreeSet<String>,
 }
 
 impl Scope {
@@ -41,6 +43,10 @@ impl Scope {
     }
 
     fn wants_cgroup(&self, path: &Path) -> bool {
+        let known = |part: &std::ffi::OsStr| part.to_str().is_some_and(|part| self.containers.contains(part));
+        if !self.containers.is_empty() && !path.iter().any(known) {
+            return false;
+        }
         match self.cgroup {
             Some(name) => path.iter().any(|part| part == name),
             None => path.to_string_lossy().contains("bale"),
@@ -58,6 +64,13 @@ impl Scope {
     #[must_use]
     pub fn cgroups_of(mut self, name: &'static str) -> Self {
         self.cgroup = Some(name);
+        self
+    }
+
+    /// Looks only at cgroups of containers with these ids: others on the machine have theirs in the same place.
+    #[must_use]
+    pub fn containers(mut self, ids: impl IntoIterator<Item = String>) -> Self {
+        self.containers.extend(ids);
         self
     }
 

@@ -331,6 +331,54 @@ fn a_lost_supervisor_is_said_and_stop_and_rm_work() {
 }
 
 #[test]
+fn rm_by_force_ends_a_starter_that_hangs() {
+    bale_testkit::require_root!();
+    let bale = bale();
+    bale.ok(["create", "--name", "hang", "--net", "none", "busybox", "true"]);
+    let id = field(&bale, "hang", ".Id");
+    // What is written while a command starts it; the command stands still.
+    let mut starter = std::process::Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+    let pid = i32::try_from(starter.id()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&starter), rustix::process::Signal::STOP)
+        .unwrap();
+    let path = bale.root().join("containers").join(&id).join("record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["phase"] = "creating".into();
+    record["supervisor"] = serde_json::to_value(bale_record::ProcessId::of(pid).unwrap()).unwrap();
+    std::fs::write(&path, record.to_string()).unwrap();
+    assert!(bale.fails(1, ["rm", "hang"]).contains("being started"));
+    bale.ok(["rm", "-f", "hang"]);
+    use std::os::unix::process::ExitStatusExt as _;
+    assert_eq!(starter.wait().unwrap().signal(), Some(9));
+    assert_eq!(bale.ok(["ps", "-aq"]), "");
+}
+
+#[test]
+fn rm_by_force_ends_a_supervisor_that_hangs() {
+    bale_testkit::require_root!();
+    let bale = bale();
+    let scope = Scope::below(&bale.root()).tree(&bale.root().join("containers"));
+    let before = Snapshot::take(&scope);
+    let bundle = bale.dir().join("bundle");
+    bale.ok(["bundle".as_ref(), "busybox".as_ref(), bundle.as_os_str()]);
+    let started = bale.dir().join("hook");
+    let script = format!("echo $$ > {0}.tmp; mv {0}.tmp {0}; exec sleep 1000", started.display());
+    let hook = serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    bale.ok(["set", "./bundle", &format!("hooks.createRuntime={hook}")]);
+    let mut run = bale.command(["run", "--name", "hang", "--net", "none", "./bundle"]);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the creator waits for its hook", || started.exists());
+    let supervisor = rustix::process::Pid::from_raw(supervisor_of(&bale, "hang")).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::STOP).unwrap();
+    bale.ok(["rm", "-f", "hang"]);
+    assert!(!run.wait().unwrap().success());
+    assert_eq!(bale.ok(["ps", "-aq"]), "");
+    // The hook is a process of the host.
+    kill(std::fs::read_to_string(&started).unwrap().trim().parse().unwrap());
+    before.assert_same(&scope);
+}
+
+#[test]
 fn waiting_survives_the_supervisor() {
     bale_testkit::require_root!();
     let bale = bale();

@@ -202,6 +202,57 @@ fn strace(bale: &Bale, options: &[&str], to: &Path, arguments: &[&str]) -> Outco
     outcome
 }
 
+impl Case<'_> {
+    /// Runs the command, traced.
+    fn traced(&self, options: &[&str], to: &Path) -> Outcome {
+        match self.worker {
+            None => strace(self.bale, options, to, self.arguments),
+            Some(worker) => strace_process(self.bale, worker(), options, to, self.arguments),
+        }
+    }
+}
+
+/// Runs a command while `strace` watches the process `worker` and the children that it makes.
+fn strace_process(bale: &Bale, worker: u32, options: &[&str], to: &Path, arguments: &[&str]) -> Outcome {
+    let mut tracer = Command::new("strace")
+        .args(["-f", "-q", "-p", &worker.to_string(), "-o"])
+        .arg(to)
+        .args(options)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    let status = format!("/proc/{worker}/status");
+    wait_for("strace is attached", || {
+        std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("TracerPid:\t0\n"))
+    });
+    let outcome = bale.run(arguments);
+    // The supervisor's own work is done when only the container's first process is left.
+    let children = format!("/proc/{worker}/task/{worker}/children");
+    wait_for("its children are reaped", || {
+        std::fs::read_to_string(&children).map_or(true, |pids| pids.split_whitespace().count() <= 1)
+    });
+    let pid = rustix::process::Pid::from_child(&tracer);
+    // It ends by itself with the process that it watches.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    tracer.wait().expect("strace");
+    outcome
+}
+
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "waited for: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// The ids of the containers that there are.
+fn containers(bale: &Bale) -> Vec<String> {
+    let entries = std::fs::read_dir(bale.root().join("containers")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.len() == 64).collect()
+}
+
 /// The tests of this file one after another: each looks at what is new on the machine.
 fn alone() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
@@ -236,6 +287,8 @@ struct Case<'a> {
     bale: &'a Bale,
     /// The command that is killed.
     arguments: &'a [&'a str],
+    /// Kills in this process and its children instead, which do the command's work.
+    worker: Option<&'a dyn Fn() -> u32>,
     /// Makes what the command works on.
     before: &'a dyn Fn(),
     /// Runs the command again and wants it to succeed; hears where it was killed.
@@ -251,7 +304,7 @@ fn kill_anywhere(case: &Case<'_>) {
     // Once untouched, so that what comes into being once is there.
     for _ in 0..2 {
         (case.before)();
-        let whole = strace(bale, &[], &log, case.arguments);
+        let whole = case.traced(&[], &log);
         assert_eq!(whole.code, 0, "{whole:#?}");
         (case.again)("without a kill");
         (case.after)();
@@ -261,13 +314,15 @@ fn kill_anywhere(case: &Case<'_>) {
     assert!(reached * 10 >= stretches * 7, "only {reached} of {stretches} stretches can be reached");
     let chosen = sample(all, SAMPLE);
     let scope = Scope::below(bale.dir()).cgroups_of("bale");
+    let mut ids = BTreeSet::new();
     let (machine, files) = (Snapshot::take(&scope), names(bale.dir()));
     let (wanted, mut killed) = (chosen.len(), 0);
     for point in chosen {
         (case.before)();
         let inject = format!("inject={}:signal=KILL:when={}", point.call, point.count);
         let trace = format!("trace={}", point.call);
-        strace(bale, &["-e", &trace, "-e", &inject], &log, case.arguments);
+        case.traced(&["-e", &trace, "-e", &inject], &log);
+        ids.extend(containers(bale));
         let traced = std::fs::read_to_string(&log).expect("the trace");
         killed += usize::from(traced.contains("+++ killed by SIGKILL"));
         let at = format!("after a kill at {} #{}, before {}", point.call, point.count, point.change);
@@ -276,8 +331,9 @@ fn kill_anywhere(case: &Case<'_>) {
             assert_eq!((listed.code, listed.stderr.as_str()), (0, ""), "{at}: {listed:#?}");
         }
         (case.again)(&at);
+        ids.extend(containers(bale));
         (case.after)();
-        machine.assert_nothing_left(&scope, &at);
+        machine.assert_nothing_left(&scope.clone().containers(ids.iter().cloned()), &at);
         let now = names(bale.dir());
         let changed: Vec<_> = files.symmetric_difference(&now).collect();
         assert!(changed.is_empty(), "{at}: {changed:#?}");
@@ -323,6 +379,7 @@ fn run_in_the_foreground() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {},
         again: &|at| {
             must(&bale, at, &arguments);
@@ -352,6 +409,7 @@ fn run_in_the_background_with_a_name() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {},
         again: &|at| {
             let again = bale.run(arguments);
@@ -381,6 +439,7 @@ fn start_after_an_end() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {
             bale.ok(["run", "--name", "box", "--net", "none", "busybox", "sleep", "0.05"]);
         },
@@ -404,6 +463,36 @@ fn exec_leaves_the_container_alone() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
+        before: &|| {
+            bale.ok(["run", "-d", "--name", "box", "--net", "none", "busybox", "sleep", "1000"]);
+        },
+        again: &|at| {
+            must(&bale, at, &arguments);
+            let listed = must(&bale, at, &["ps", "--format", "{{.Names}} {{.State}}"]);
+            assert_eq!(listed, "box running\n", "{at}");
+            must(&bale, at, &["stop", "-t", "0", "box"]);
+        },
+        after: &|| remove_all(&bale, "at the end"),
+    });
+}
+
+#[test]
+fn exec_in_the_supervisor() {
+    require_root!();
+    if !has_strace() {
+        return;
+    }
+    let (_alone, bale) = (alone(), with_busybox());
+    let arguments = ["exec", "box", "true"];
+    let supervisor = || {
+        let pid = bale.ok(["inspect", "-f", "{{.Bale.supervisor.pid}}", "box"]);
+        pid.trim().parse().expect("a pid")
+    };
+    kill_anywhere(&Case {
+        bale: &bale,
+        arguments: &arguments,
+        worker: Some(&supervisor),
         before: &|| {
             bale.ok(["run", "-d", "--name", "box", "--net", "none", "busybox", "sleep", "1000"]);
         },
@@ -428,6 +517,7 @@ fn stop() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {
             bale.ok(["run", "-d", "--name", "box", "--net", "none", "busybox", "sleep", "1000"]);
         },
@@ -450,6 +540,7 @@ fn rm() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &["rm", "-f", "-v", "box"],
+        worker: None,
         before: &|| {
             bale.ok(run);
         },
@@ -475,6 +566,7 @@ fn load() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {},
         again: &|at| {
             must(&bale, at, &arguments);
@@ -496,6 +588,7 @@ fn rmi() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &["rmi", "busybox"],
+        worker: None,
         before: &|| bale.load_busybox(),
         again: &|at| {
             // Its first step takes the name away, after which there is nothing to remove.
@@ -523,6 +616,7 @@ fn pull() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {},
         again: &|at| {
             must(&bale, at, &arguments);
@@ -546,6 +640,7 @@ fn bundle() {
     kill_anywhere(&Case {
         bale: &bale,
         arguments: &arguments,
+        worker: None,
         before: &|| {},
         again: &|at| {
             let again = bale.run(arguments);

@@ -3,13 +3,14 @@
 use std::ffi::CString;
 
 use bale_fault::{Context, Fault, Kind, Result};
-use bale_record::{Dir, Phase, Record};
+use bale_record::{Dir, Phase, ProcessId, Record};
 use bale_sys::error::Call;
 use bale_sys::process;
 use rustix::fs::AtFlags;
 
 use crate::Engine;
 use crate::container::{Container, Status, details, status};
+use crate::spawn;
 use crate::stop::{init_of, wait_end};
 
 const SIGKILL: i32 = 9;
@@ -70,24 +71,44 @@ impl Engine {
                 return Err(Fault::new(Kind::Conflict, words).hint("try again in a moment"));
             }
             // Whoever starts it may hang on a creator that was killed: it is ended, and what it made is cleared.
-            if let Some(starter) =
-                container.record.supervisor.as_ref().map(bale_record::ProcessId::open).transpose()?.flatten()
-            {
-                let _ = process::send_signal(&starter, SIGKILL);
-                process::wait_end(&starter, None)?;
-            }
+            end_process(container.record.supervisor.as_ref())?;
         }
         if let Some(init) = init_of(&container)? {
             // ESRCH: it has just ended by itself.
             let _ = process::send_signal(&init, SIGKILL);
             wait_end(&container, &init, None)?;
         }
-        self.settle(container).map(|container| container.dir)
+        let (id, supervisor) = (container.dir.id().to_owned(), container.record.supervisor.clone());
+        match self.settle(container) {
+            Err(fault) if fault.kind() == Kind::Unavailable && options.force => {
+                // A supervisor that does nothing any more has nothing to lose either.
+                end_process(supervisor.as_ref())?;
+                self.settle(Container::open(self, &id)?)
+            }
+            other => other,
+        }
+        .map(|container| container.dir)
     }
+}
+
+/// Ends a process if it is there.
+fn end_process(process: Option<&ProcessId>) -> Result<()> {
+    if let Some(pidfd) = process.map(ProcessId::open).transpose()?.flatten() {
+        // ESRCH: it has just ended by itself.
+        let _ = process::send_signal(&pidfd, SIGKILL);
+        process::wait_end(&pidfd, None)?;
+    }
+    Ok(())
 }
 
 /// Removes name, volumes, files, record and directory, in an order that a second call can finish.
 fn erase(engine: &Engine, dir: &Dir, options: RemoveOptions) -> Result<()> {
+    if let Ok(record) = dir.load()
+        && record.phase == Phase::Stopped
+    {
+        // Not under the lock, which whoever clears takes.
+        remove_cgroups(dir, &record)?;
+    }
     let locked = match dir.lock() {
         Err(fault) if fault.kind() == Kind::NotFound => return Ok(()),
         other => other?,
@@ -111,6 +132,17 @@ fn erase(engine: &Engine, dir: &Dir, options: RemoveOptions) -> Result<()> {
     }
     remove_files(dir)?;
     locked.remove()
+}
+
+/// Removes cgroups that a supervisor could not: it writes that down, ends, and nobody else would come by.
+fn remove_cgroups(dir: &Dir, record: &Record) -> Result<()> {
+    let cgroups = record.cgroup.iter().flat_map(|cgroup| cgroup.v1.values().chain(&cgroup.unified));
+    let gone = |path: &std::path::PathBuf| {
+        matches!(rustix::fs::rmdir(path), Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV))
+    };
+    // All are tried.
+    let left = cgroups.filter(|path| !gone(path)).count();
+    if left == 0 { Ok(()) } else { spawn::clean(dir, None) }
 }
 
 fn drop_references(engine: &Engine, dir: &Dir, record: &Record, options: RemoveOptions) -> Result<()> {
