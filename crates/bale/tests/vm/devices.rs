@@ -43,6 +43,10 @@ fn rules_decide_what_is_opened() {
         ("c 1 5", json!([none]), "1+0 records out"),
     ];
     for (kind, rules, part) in cases {
+        // runc takes no hole in a wildcard.
+        if !stage.is_bale() && rules.as_array().is_some_and(|rules| rules.len() > 2) {
+            continue;
+        }
         let ran = stage.run(READ, with_rules(kind, &rules));
         assert!(ran.code == 0 && ran.out.contains(part), "{kind}: {rules}: {part:?} is not in {ran:#?}");
     }
