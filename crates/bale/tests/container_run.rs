@@ -204,12 +204,13 @@ fn nothing_is_left_of_a_container() {
 fn a_bundle_runs_where_it_is() {
     bale_testkit::require_root!();
     let bale = bale();
-    let bundle = bale.dir().join("b");
+    // A name of hexadecimal digits could be the beginning of the image's id.
+    let bundle = bale.dir().join("kept");
     bale.ok(["bundle", "busybox", bundle.to_str().unwrap()]);
-    let outcome = bale.run(["run", "--rm", "./b", "echo", "hello"]);
+    let outcome = bale.run(["run", "--rm", "./kept", "echo", "hello"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "hello\n"), "{outcome:?}");
-    bale.ok(["run", "--rm", "./b", "touch", "/kept"]);
-    assert!(bundle.join("rootfs/kept").exists());
-    assert!(bale.fails(125, ["run", "--rm", "--privileged", "./b"]).contains("bale set"));
-    assert!(bale.fails(125, ["run", "--rm", "b"]).contains("./b"));
+    bale.ok(["run", "--rm", "./kept", "touch", "/touched"]);
+    assert!(bundle.join("rootfs/touched").exists());
+    assert!(bale.fails(125, ["run", "--rm", "--privileged", "./kept"]).contains("bale set"));
+    assert!(bale.fails(125, ["run", "--rm", "kept"]).contains("./kept"));
 }
