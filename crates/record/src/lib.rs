@@ -41,6 +41,10 @@ pub const VERSION: u32 = 1;
 const LIMIT_BYTES: usize = 40 << 20;
 /// The name of the record's file.
 pub const FILE: &str = "record.json";
+/// A directory for the socket by which a container tells systemd that it is ready.
+pub const NOTIFY_DIRECTORY: &str = "notify";
+/// That socket.
+pub const NOTIFY_SOCKET: &str = "notify/notify.sock";
 /// The name of the lock's file.
 pub const LOCK: &str = "lock";
 
@@ -348,7 +352,13 @@ impl Locked<'_> {
                 Err(errno) => return Err(bale_sys::Error::new(format!("unlinkat({name:?})"), errno).into()),
             }
         }
-        let removed = rustix::fs::rmdir(&self.dir.path);
+        let mut removed = rustix::fs::rmdir(&self.dir.path);
+        if removed == Err(Errno::NOTEMPTY) {
+            // Few containers have it. What is in it is only a socket.
+            let _ = rustix::fs::unlinkat(&self.dir.fd, NOTIFY_SOCKET, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.dir.fd, NOTIFY_DIRECTORY, AtFlags::REMOVEDIR);
+            removed = rustix::fs::rmdir(&self.dir.path);
+        }
         removed.map_err(|errno| bale_sys::Error::new(format!("rmdir({:?})", self.dir.path), errno).into())
     }
 }

@@ -37,7 +37,7 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         links: links(config, bundle),
         own_network: joins_own_network(config),
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
-        listen_fds: listen_fds(preserve_fds),
+        listen_fds: listen_fds().filter(|_| preserve_fds > 0),
         own_namespaces: own_namespaces(config),
     })
 }
@@ -87,7 +87,7 @@ pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fd
         resctrl: None,
         links: std::collections::BTreeMap::new(),
         own_network: false,
-        listen_fds: listen_fds(preserve_fds),
+        listen_fds: listen_fds().filter(|_| preserve_fds > 0),
         own_namespaces: 0,
     })
 }
@@ -117,9 +117,12 @@ fn permitted() -> Result<u64> {
     bale_sys::identity::permitted().call(|| "capget").map_err(Fault::from)
 }
 
-fn listen_fds(preserve_fds: u32) -> Option<u32> {
+/// Returns how many sockets the caller hands over (sd_listen_fds(3)); `None` when they are meant for another process.
+#[must_use]
+pub fn listen_fds() -> Option<u32> {
     let count: u32 = std::env::var("LISTEN_FDS").ok()?.parse().ok()?;
-    (preserve_fds > 0 && count > 0).then_some(count)
+    let others = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() != Ok(std::process::id()));
+    (!others && count > 0).then_some(count)
 }
 
 fn home(config: &RuntimeConfig, bundle: &Path, root: &RootSource, process: &Process) -> String {

@@ -27,6 +27,7 @@ pub mod timings;
 
 pub use container::{create, explain, start};
 pub use exec::{exec, process_of};
+pub use facts::listen_fds;
 pub use life::{
     delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update, update_rdt,
 };

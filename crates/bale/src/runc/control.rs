@@ -7,7 +7,7 @@ use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 
 use super::args::{Flag, Parsed, flag, parse};
-use super::{Global, print};
+use super::{Global, notify, print};
 
 const SIGTERM: i32 = 15;
 pub const KILL: &[Flag] = &[flag("all", "a")];
@@ -19,7 +19,19 @@ fn only_id(arguments: &[OsString]) -> Result<Parsed> {
 
 /// `start ID`.
 pub fn start(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
-    bale_runtime::start(&global.container(&only_id(arguments)?)?)?;
+    let dir = global.container(&only_id(arguments)?)?;
+    let Some(mut notify) = notify::of(&dir) else {
+        bale_runtime::start(&dir)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let record = dir.load()?;
+    let pid = record.init.as_ref().map_or(0, |init| init.pid);
+    let init = record.init.as_ref().map(|init| init.open()).transpose()?.flatten();
+    notify.listen(&dir)?;
+    bale_runtime::start(&dir)?;
+    if let Some(pidfd) = init {
+        notify.pass_on(&pidfd, pid)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

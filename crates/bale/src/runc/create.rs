@@ -14,6 +14,7 @@ use bale_spec::validate::Severity;
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::foreground::Foreground;
+use super::notify::{self, Notify};
 use super::{Global, absolute};
 
 pub const CREATE: &[Flag] = &[
@@ -51,7 +52,7 @@ pub fn create(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     if request.terminal() && request.console_socket.is_none() {
         return Err(no_console());
     }
-    request.make(global, &id, true, |_, _| Ok(ExitCode::SUCCESS))
+    request.make(global, &id, true, |_, _, _| Ok(ExitCode::SUCCESS))
 }
 
 /// `run`: the program starts at once; without `--detach` its exit status is ours.
@@ -64,7 +65,12 @@ pub fn run(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
         if request.terminal() && request.console_socket.is_none() {
             return Err(no_console());
         }
-        return request.make(global, &id, false, |_, _| Ok(ExitCode::SUCCESS));
+        return request.make(global, &id, false, |_, created, notify| {
+            if let Some(notify) = notify {
+                notify.pass_on(&created.pidfd, created.pid)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        });
     }
     if request.console_socket.is_some() {
         let words = "cannot use console socket if runc will not detach or allocate tty";
@@ -73,7 +79,10 @@ pub fn run(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let keep = parsed.has("keep");
     let foreground = Foreground::prepare()?;
     bale_runtime::timings::stage("arguments, config");
-    request.make(global, &id, false, |dir, created| {
+    request.make(global, &id, false, |dir, created, notify| {
+        if let Some(notify) = &notify {
+            notify::in_background(notify, &created.pidfd)?;
+        }
         let status = foreground.follow(&created.pidfd, created.terminal.as_ref())?;
         bale_runtime::timings::stage("the program");
         if !keep {
@@ -119,16 +128,25 @@ impl Request {
         })
     }
 
+    /// The socket is there before a program runs that may use it.
+    fn notify(&mut self, dir: &Dir, wait_for_start: bool) -> Result<Option<Notify>> {
+        let mut notify = notify::set_up(dir, &mut self.config)?;
+        if let Some(notify) = notify.as_mut().filter(|_| !wait_for_start) {
+            notify.listen(dir)?;
+        }
+        Ok(notify)
+    }
+
     fn terminal(&self) -> bool {
         self.config.process.as_ref().is_some_and(|p| p.terminal)
     }
 
     fn make(
-        self,
+        mut self,
         global: &Global,
         id: &str,
         wait_for_start: bool,
-        then: impl FnOnce(Dir, bale_runtime::Created) -> Result<ExitCode>,
+        then: impl FnOnce(Dir, bale_runtime::Created, Option<Notify>) -> Result<ExitCode>,
     ) -> Result<ExitCode> {
         let stdio = match &self.console_socket {
             Some(path) => Stdio::ConsoleSocket(connect(path)?),
@@ -136,6 +154,13 @@ impl Request {
         };
         let pidfd_socket = self.pidfd_socket.as_deref().map(connect).transpose()?;
         let dir = Dir::reserve(&global.root, id)?;
+        let notify = match self.notify(&dir, wait_for_start) {
+            Ok(notify) => notify,
+            Err(fault) => {
+                remove(&dir);
+                return Err(fault);
+            }
+        };
         let options = CreateOptions {
             dir: &dir,
             bundle: &self.bundle,
@@ -159,7 +184,7 @@ impl Request {
         }
         tell_unknown_capabilities(global, &options.config);
         match bale_runtime::create(options) {
-            Ok(created) => then(dir, created),
+            Ok(created) => then(dir, created, notify),
             Err(fault) => {
                 remove(&dir);
                 Err(fault)
@@ -201,7 +226,7 @@ pub fn connect(path: &str) -> Result<OwnedFd> {
 pub fn preserve_fds(parsed: &Parsed) -> Result<u32> {
     use bale_sys::error::Call;
     let given: u32 = parsed.number("preserve-fds")?.unwrap_or(0);
-    let listen: u32 = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let listen = bale_runtime::listen_fds().unwrap_or(0);
     let count = given.saturating_add(listen);
     for fd in 3..3 + count.min(1024) {
         if rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).is_err() {

@@ -12,6 +12,7 @@ mod features;
 mod foreground;
 mod list;
 mod log;
+mod notify;
 mod spec;
 mod update;
 

@@ -8,5 +8,6 @@ mod life;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod notify;
 mod refusals;
 mod stage;

@@ -28,7 +28,7 @@ pub struct Ran {
 impl Stage {
     pub fn new() -> Self {
         let scratch = Scratch::new("runc");
-        let before = Snapshot::take(&Scope::below(scratch.path()));
+        let before = Snapshot::take(&scope(&scratch));
         bale_testkit::image::busybox_rootfs(&scratch.join("rootfs")).expect("busybox");
         let asked = std::env::var_os("RUNTIME").map(PathBuf::from);
         let runtime = asked.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_bale")));
@@ -126,7 +126,7 @@ impl Stage {
 
     /// Wants nothing to be left of what was made here.
     pub fn assert_clean(&self) {
-        self.before.assert_same(&Scope::below(self.scratch.path()));
+        self.before.assert_same(&scope(&self.scratch));
         let left = std::fs::read_dir(self.scratch.join("state")).map_or(0, Iterator::count);
         assert_eq!(left, 0, "containers are left");
     }
@@ -162,6 +162,11 @@ impl Ran {
         assert_ne!(self.code, 0, "{self:#?}");
         assert!(self.err.to_lowercase().contains(&part.to_lowercase()), "{part:?} is not in {self:#?}");
     }
+}
+
+/// What is below the stage's own directory, and in the cgroups that its configs name: others work here too.
+fn scope(scratch: &Scratch) -> Scope {
+    Scope::below(scratch.path()).cgroups_of("bale-tests")
 }
 
 fn is_bale(runtime: &Path) -> bool {
