@@ -15,13 +15,13 @@ use bale_spec::image::Descriptor;
 use bale_spec::runtime::RuntimeConfig;
 use bale_sys::error::Call;
 use bale_sys::file::{self, Durability};
+use bale_sys::remove::remove_tree;
 use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::open::{CONFIG, IMAGE, IMAGE_CONFIG};
-use crate::remove;
 use crate::rootfs::{AccountFiles, account_files};
 
 /// Where a bundle came from: the content of `image.json`.
@@ -198,7 +198,7 @@ impl Place {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let Ok(dir) = fs::openat(&self.parent, entry.file_name(), flags, Mode::empty()) else { continue };
             if fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                remove::tree(&self.parent, entry.file_name())?;
+                remove_tree(&self.parent, entry.file_name())?;
             }
         }
         Ok(())
@@ -252,7 +252,7 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.published {
             // The failure that led here is the one to tell; a leftover is removed by the next maker.
-            let _ = remove::tree(self.place.parent.as_fd(), &self.name);
+            let _ = remove_tree(self.place.parent.as_fd(), &self.name);
         }
     }
 }

@@ -18,7 +18,6 @@ pub mod create;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod open;
-mod remove;
 mod rootfs;
 pub mod set;
 pub mod upgrade;

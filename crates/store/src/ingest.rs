@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bale_fault::{Context, Fault, Result};
 use bale_sys::error::Call;
 use bale_sys::file::{self, Durability, Lock, LockMode};
+use bale_sys::remove::remove_tree;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::Store;
 use crate::open::{names, readable};
-use crate::remove::remove_tree;
 
 /// A directory for work in progress. Dropping it removes whatever was not published.
 #[derive(Debug)]

@@ -33,8 +33,8 @@ mod layers;
 pub mod lock;
 mod merge;
 mod open;
-mod remove;
 
+pub use bale_sys::remove::remove_tree;
 pub use blobs::{BlobDraft, DOCUMENT_LIMIT_BYTES, SealedBlob};
 pub use collect::Collected;
 pub use fixup::adopt_root;
@@ -43,4 +43,3 @@ pub use ingest::Ingest;
 pub use layers::{Deferred, Layer, LayerDraft, PathText};
 pub use lock::{Hold, LayerLock};
 pub use open::{FORMAT, Store};
-pub use remove::remove_tree;

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;
+pub mod remove;
 pub mod root;
 pub mod seal;
 pub mod seccomp;

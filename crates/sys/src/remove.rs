@@ -3,17 +3,16 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bale_sys::error::Call;
-use bale_sys::{Error, Result};
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::open::readable;
+use crate::error::{Call, Error, Result};
 
 /// Directories deeper than this are first moved up, so that a deep tree costs no more descriptors than this.
 const DEPTH_LIMIT: u32 = 100;
 
-/// Removes `name` in `dir` and everything below it. That it does not exist is no failure.
+/// Removes `name` in `dir` and everything below it. That it does not exist is no failure, nor that another one removes it
+/// at the same time.
 ///
 /// # Errors
 /// The first failed call; what could not be removed stays.
@@ -23,11 +22,11 @@ pub fn remove_tree(dir: impl AsFd, name: &CStr) -> Result<()> {
         Gone::Yes => return Ok(()),
         Gone::IsDirectory => {}
     }
-    let top = readable(dir, name)?;
+    let Some(top) = open(dir, name)? else { return Ok(()) };
     let mut remover = Remover { top: top.as_fd(), moved: 0, waiting: Vec::new() };
     remover.empty(top.as_fd(), 0)?;
     while let Some(next) = remover.waiting.pop() {
-        let deeper = readable(remover.top, next.as_c_str())?;
+        let Some(deeper) = open(remover.top, &next)? else { continue };
         remover.empty(deeper.as_fd(), 1)?;
         drop(deeper);
         rmdir(remover.top, &next)?;
@@ -55,7 +54,7 @@ impl Remover<'_> {
                 self.move_up(dir, &name)?;
                 continue;
             }
-            let below: OwnedFd = readable(dir, name.as_c_str())?;
+            let Some(below) = open(dir, &name)? else { continue };
             self.empty(below.as_fd(), depth + 1)?;
             drop(below);
             rmdir(dir, &name)?;
@@ -77,6 +76,14 @@ impl Remover<'_> {
                 Err(errno) => return Err(Error::new(format!("renameat2({name:?})"), errno)),
             }
         }
+    }
+}
+
+fn open(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.call(|| format!("openat({name:?}, O_DIRECTORY)")).map(Some),
     }
 }
 
@@ -122,15 +129,21 @@ mod tests {
         let outside = dir.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "x").unwrap();
-        let root = readable(rustix::fs::CWD, dir.path()).unwrap();
+        let root = OwnedFd::from(crate::root::RootFd::open(dir.path()).unwrap());
         rustix::fs::mkdirat(&root, "tree", 0o755.into()).unwrap();
-        let mut at = readable(&root, c"tree").unwrap();
+        let mut at = open(root.as_fd(), c"tree").unwrap().unwrap();
         for _ in 0..3000 {
             rustix::fs::symlinkat("../../outside", &at, "link").ok();
             rustix::fs::mkdirat(&at, "d", 0o700.into()).unwrap();
-            at = readable(&at, c"d").unwrap();
+            at = open(at.as_fd(), c"d").unwrap().unwrap();
         }
-        remove_tree(&root, c"tree").unwrap();
+        // As deep as a layer may be, with as few descriptors as a shell gives.
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(400), ..limit }).unwrap();
+        let removed = remove_tree(&root, c"tree");
+        setrlimit(Resource::Nofile, limit).unwrap();
+        removed.unwrap();
         remove_tree(&root, c"tree").unwrap();
         assert!(!dir.path().join("tree").exists());
         assert!(outside.join("kept").exists());
