@@ -19,7 +19,17 @@ const LOOP: [&str; 4] = ["busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do
 
 fn run_loop(bale: &Bale, name: &str) -> String {
     let id = bale.ok(["run", "-d", "--net", "none", "--name", name].iter().copied().chain(LOOP));
+    wait_for_trap(bale, name);
     id.trim().to_owned()
+}
+
+/// Waits until the shell of [`LOOP`] catches TERM: before, it is pid 1 to whom the signal means nothing.
+fn wait_for_trap(bale: &Bale, name: &str) {
+    eventually("the trap is set", || {
+        let status = bale.run(["exec", name, "grep", "SigCgt", "/proc/1/status"]).stdout;
+        let caught = status.split_whitespace().nth(1).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        caught.is_some_and(|mask| mask & 1 << 14 != 0)
+    });
 }
 
 fn status(bale: &Bale, name: &str) -> String {
@@ -63,6 +73,7 @@ fn a_container_is_created_started_stopped_and_removed() {
     assert_eq!(bale.ok(["start", "web"]), "web\n", "a second start changes nothing");
     assert!(status(&bale, "web").starts_with("running|Up "));
     assert!(bale.fails(1, ["rm", "web"]).contains("--force"));
+    wait_for_trap(&bale, "web");
     assert_eq!(bale.ok(["stop", "web"]), "web\n");
     assert!(status(&bale, "web").starts_with("exited|Exited (3) "), "{}", status(&bale, "web"));
     assert_eq!(bale.ok(["stop", "web"]), "web\n");
@@ -303,6 +314,7 @@ fn a_detached_container_outlives_the_scope_of_its_session() {
     assert_eq!(killed, 0, "{places:#?}");
     assert!(places.iter().all(|place| !place.contains(".scope")), "{places:#?}");
     assert!(status_is_up(&bale, "ses"));
+    wait_for_trap(&bale, "ses");
     bale.ok(["stop", "ses"]);
     assert_eq!(bale.ok(["wait", "ses"]), "3\n");
 }
