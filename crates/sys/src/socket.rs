@@ -106,6 +106,7 @@ pub fn send(socket: impl AsFd, payload: &[u8]) -> Result<()> {
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut reset = false;
     loop {
         let got = rustix::net::recvmsg(
             socket.as_fd(),
@@ -116,7 +117,12 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
         let length = match got {
             Ok(message) => message.bytes,
             Err(Errno::INTR) => continue,
-            // The other side died with messages of ours unread: that is an end too.
+            // The other side went with messages of ours unread. The kernel tells that once, and before what the other
+            // side has said: that comes next, then the end.
+            Err(Errno::CONNRESET) if !reset => {
+                reset = true;
+                continue;
+            }
             Err(Errno::CONNRESET) => return Ok((0, None)),
             Err(errno) => return Err(errno),
         };
@@ -127,5 +133,22 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
             }
         }
         return Ok((length, found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_of_one_who_did_not_listen() {
+        let (near, far) = packet_pair().unwrap();
+        send(&near, b"unread").unwrap();
+        send(&far, b"last words").unwrap();
+        drop(far);
+        let mut buffer = [0; 64];
+        let (length, _) = receive(&near, &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"last words");
+        assert_eq!(receive(&near, &mut buffer).unwrap().0, 0);
     }
 }
