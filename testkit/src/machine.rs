@@ -24,8 +24,8 @@ pub struct Scope {
     folders: Vec<PathBuf>,
     /// Only cgroups at or below one of this name; with `None` all that have `bale` in their path.
     cgroup: Option<&'static str>,
-    /// Only cgroups of these containers, when there are any.
-    containers: BTreeSet<String>,
+    /// Only cgroups of these containers; all where nobody said which.
+    containers: Option<BTreeSet<String>>,
 }
 
 impl Scope {
@@ -43,8 +43,9 @@ impl Scope {
     }
 
     fn wants_cgroup(&self, path: &Path) -> bool {
-        let known = |part: &std::ffi::OsStr| part.to_str().is_some_and(|part| self.containers.contains(part));
-        if !self.containers.is_empty() && !path.iter().any(known) {
+        if let Some(ids) = &self.containers
+            && !path.iter().any(|part| part.to_str().is_some_and(|part| ids.contains(part)))
+        {
             return false;
         }
         match self.cgroup {
@@ -67,10 +68,11 @@ impl Scope {
         self
     }
 
-    /// Looks only at cgroups of containers with these ids: others on the machine have theirs in the same place.
+    /// Looks only at cgroups of containers with these ids, which may be none: others on the machine have theirs in the
+    /// same place.
     #[must_use]
     pub fn containers(mut self, ids: impl IntoIterator<Item = String>) -> Self {
-        self.containers.extend(ids);
+        self.containers.get_or_insert_default().extend(ids);
         self
     }
 
