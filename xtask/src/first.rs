@@ -4,7 +4,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use bale_sys::signal::SignalFd;
+use bale_sys::signal::{SignalFd, let_in_for};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
@@ -26,7 +26,7 @@ pub fn run_in_child() -> Result<ExitCode> {
     let signals = signals.map_err(|e| Failure::Words(format!("signals: {e}")))?;
     let mut command = Command::new(std::env::current_exe()?);
     // A group of its own: what the terminal sends to ours is passed on, and must not come twice.
-    let child = command.args(std::env::args_os().skip(1)).process_group(0).spawn()?;
+    let child = let_in_for(command.args(std::env::args_os().skip(1)).process_group(0)).spawn()?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let Some(child) = child else { return Err(Failure::Words("strange pid".to_owned())) };
     loop {

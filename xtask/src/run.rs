@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use bale_sys::signal::SignalFd;
+use bale_sys::signal::{SignalFd, let_in_for};
 use bale_testkit::command::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
@@ -130,7 +130,7 @@ impl Runner {
         self.check()?;
         let began = Instant::now();
         command.stdin(Stdio::null()).process_group(0);
-        let child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        let child = spawn(command)?;
         let code = self.wait(child)?;
         Ok((code, began.elapsed()))
     }
@@ -142,7 +142,7 @@ impl Runner {
         // One pipe for both, so that what is said on either stays in its order.
         let (pipe, end) = io::pipe()?;
         command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end).process_group(0);
-        let child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        let child = spawn(command)?;
         // Ours must be closed, or the reader never sees the end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let (sender, lines) = mpsc::channel();
@@ -172,7 +172,7 @@ impl Runner {
     /// Runs a child to its end at the terminal: with its input, and in the foreground.
     pub fn attached(&mut self, command: &mut Command) -> Result<i32> {
         self.check()?;
-        let child = command.spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))?;
+        let child = spawn(command)?;
         self.wait(child)
     }
 
@@ -245,6 +245,11 @@ impl Runner {
             self.pause(Duration::from_millis(20))?;
         }
     }
+}
+
+/// Starts a child, which gets the signals that this program has taken over.
+fn spawn(command: &mut Command) -> Result<Child> {
+    let_in_for(command).spawn().map_err(|e| Failure::Words(format!("{}: {e}", shown(command))))
 }
 
 /// Ends a child and its group: asks first, and insists after two seconds.

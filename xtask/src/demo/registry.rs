@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use bale_sys::signal::let_in_for;
+
 use super::stage::Stage;
 use crate::run::{Result, end_group, fail};
 
@@ -36,7 +38,7 @@ impl Registry {
         command.stdin(Stdio::null()).process_group(0);
         let log = fs::File::create(stage.path("registry/log"))?;
         command.stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn()?;
+        let child = let_in_for(&mut command).spawn()?;
         // A demo that is killed has no chance to end it: the next one does, and must not hit a stranger.
         fs::write(stage.path("registry.pid"), identity(child.id()).unwrap_or_default())?;
         stage.registry = Some(Self { child });
