@@ -88,6 +88,10 @@ fn fault(error: &clap::Error, path: &str, mut command: Command) -> Fault {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let typed = text(error, ContextKind::InvalidSubcommand);
+            if path.is_empty() && typed == "runc" {
+                let hint = "its flags follow it: bale runc --root DIR COMMAND";
+                return of("runc stands before all flags".to_owned()).hint(hint);
+            }
             let near = did_you_mean(&typed, command.get_subcommands().map(Command::get_name));
             let words = if path.is_empty() && NOT_THERE.contains(&typed.as_str()) {
                 format!("docker's command {typed:?} is not part of bale yet")
@@ -203,6 +207,11 @@ mod tests {
                 "imagse",
                 "unknown command \"imagse\"; did you mean \"images\"?",
                 "bale --help lists the commands",
+            ),
+            (
+                "--root /x runc list",
+                "runc stands before all flags",
+                "its flags follow it: bale runc --root DIR COMMAND",
             ),
             ("stpo x", "unknown command \"stpo\"; did you mean \"stop\"?", "bale --help lists the commands"),
             (

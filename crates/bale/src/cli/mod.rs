@@ -56,7 +56,8 @@ use each::each;
     version,
     disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "`bale runc COMMAND`, and bale called as runc, crun or bale-runc, is the command line of an OCI runtime: bale runc --help"
 )]
 struct Cli {
     /// Directory of images, containers and volumes

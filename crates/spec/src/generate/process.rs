@@ -72,7 +72,10 @@ fn arguments(image: &ContainerConfig, options: &RunOptions) -> Result<Vec<String
     match args.first() {
         None => {
             let fault = Fault::new(Kind::InvalidInput, "no command specified");
-            Err(fault.hint("the image has no Entrypoint and no Cmd: write the command after the image"))
+            Err(fault.hint(
+                "the image has no Entrypoint and no Cmd: name the program, `bale run IMAGE COMMAND` or \
+                 `bale bundle IMAGE DIR -- COMMAND`",
+            ))
         }
         Some(program) if program.is_empty() => {
             Err(Fault::new(Kind::ProgramNotFound, "exec: \"\": executable file not found in $PATH"))

@@ -348,7 +348,10 @@ const MEMORY_LEAST_BYTES: i64 = 6 << 20;
 fn check_limits(limits: &Limits) -> Result<()> {
     let conflict = |words: &str, hint: &str| Err(Fault::new(Kind::InvalidInput, words).hint(hint));
     if limits.memory_bytes.is_some_and(|memory| memory < MEMORY_LEAST_BYTES) {
-        return conflict("--memory is below 6 MiB", "no program can be started with less");
+        return conflict(
+            "--memory is below 6 MiB",
+            "docker takes no less either; a bundle's linux.resources.memory.limit may go down to 512k",
+        );
     }
     match (limits.memory_bytes, limits.memory_swap_bytes) {
         (None, Some(_)) => {
