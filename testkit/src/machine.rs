@@ -24,6 +24,8 @@ pub struct Scope {
     folders: Vec<PathBuf>,
     /// Only cgroups at or below one of this name; with `None` all that have `bale` in their path.
     cgroup: Option<&'static str>,
+    /// The cgroup named so is what containers of many tests share.
+    parent_stays: bool,
     /// Only cgroups of these containers; all where nobody said which.
     containers: Option<BTreeSet<String>>,
 }
@@ -66,6 +68,13 @@ impl Scope {
     pub fn cgroups_of(mut self, name: &'static str) -> Self {
         self.cgroup = Some(name);
         self
+    }
+
+    /// Looks only at cgroups below one named `name`, which stays for the tests that come next.
+    #[must_use]
+    pub fn cgroups_below(mut self, name: &'static str) -> Self {
+        self.parent_stays = true;
+        self.cgroups_of(name)
     }
 
     /// Looks only at cgroups of containers with these ids, which may be none: others on the machine have theirs in the
@@ -264,8 +273,10 @@ fn cgroups_below(dir: &Path, scope: &Scope, depth: usize, found: &mut Vec<String
             continue;
         }
         let path = entry.path();
-        // What all containers share, and all supervisors, stays for the next.
-        let is_shared = path.file_name().is_some_and(|name| name == "bale" || name == "supervisors");
+        // What all containers share, all supervisors, and all of a suite's containers, stays for the next.
+        let is_shared = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            name == "bale" || name == "supervisors" || scope.parent_stays && scope.cgroup == Some(name)
+        });
         let counts = scope.below.is_none() || !is_shared && is_unused(&path);
         if scope.wants_cgroup(&path) && counts {
             found.push(format!("cgroup {}", path.display()));

@@ -166,7 +166,7 @@ impl Ran {
 
 /// What is below the stage's own directory, and in the cgroups that its configs name: others work here too.
 fn scope(scratch: &Scratch) -> Scope {
-    Scope::below(scratch.path()).cgroups_of("bale-tests")
+    Scope::below(scratch.path()).cgroups_below("bale-tests")
 }
 
 fn is_bale(runtime: &Path) -> bool {
