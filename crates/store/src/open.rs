@@ -97,8 +97,9 @@ fn check_format(root: &RootFd) -> Result<bool> {
             let words = format!("it has format {newer}, this bale knows {FORMAT}");
             Err(Fault::new(Kind::Unsupported, words).hint("use the bale that wrote it, or a newer one"))
         }
-        // A power cut right after the store was made leaves the file empty: there was nothing in the store yet.
-        Err(_) if text.trim().is_empty() => Ok(true),
+        // A power cut right after the store was made leaves the file empty, or as many zeros as it had bytes: nothing
+        // in the store was durable yet, and what is there is looked at as after any power cut.
+        Err(_) if text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).is_empty() => Ok(true),
         Err(_) => {
             let words = format!("its file \"format\" says {text:?}");
             Err(Fault::new(Kind::Corrupt, words)
@@ -116,7 +117,8 @@ fn make(path: &Path) -> Result<()> {
         root.mkdir_all(&rel(name)?, Mode::from_raw_mode(0o700))?;
     }
     let format = format!("{FORMAT}\n");
-    file::replace(&root, "format", format.as_bytes(), Mode::from_raw_mode(0o600), Durability::Process)?;
+    // Once for each store, and without it all the rest is of no use after a power cut.
+    file::replace(&root, "format", format.as_bytes(), Mode::from_raw_mode(0o600), Durability::Power)?;
     Ok(())
 }
 
@@ -160,4 +162,25 @@ pub(crate) fn names(dir: impl AsFd) -> bale_sys::Result<Vec<CString>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_a_power_cut_emptied_is_made_again() {
+        let scratch = bale_testkit::Scratch::new("store-format");
+        let path = scratch.path().join("store");
+        Store::open(&path).unwrap();
+        for left in ["", "\n", "\0\0", "\0\0\0\n"] {
+            std::fs::write(path.join("format"), left).unwrap();
+            Store::open(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(path.join("format")).unwrap(), format!("{FORMAT}\n"));
+        }
+        for damaged in ["one\n", "\01\n", "999\n"] {
+            std::fs::write(path.join("format"), damaged).unwrap();
+            assert!(Store::open(&path).is_err(), "{damaged:?}");
+        }
+    }
 }
