@@ -178,7 +178,7 @@ mod tests {
             Store::open(&path).unwrap();
             assert_eq!(std::fs::read_to_string(path.join("format")).unwrap(), format!("{FORMAT}\n"));
         }
-        for damaged in ["one\n", "\01\n", "999\n"] {
+        for damaged in ["one\n", "\u{0}1\n", "999\n"] {
             std::fs::write(path.join("format"), damaged).unwrap();
             assert!(Store::open(&path).is_err(), "{damaged:?}");
         }
