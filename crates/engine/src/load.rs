@@ -326,7 +326,11 @@ impl Bring<'_> {
     /// Publishes a layer's blob from the archive, unless the store has it.
     fn keep(&self, spool: &mut Spool<'_>, blob: &Descriptor, member: &str) -> Result<()> {
         if self.store.has_blob(&blob.digest, Some(blob.size)) {
-            return Ok(());
+            if self.store.is_blob_sound(&blob.digest)? {
+                return Ok(());
+            }
+            // A power cut has damaged it, and here it is whole.
+            self.store.discard_blob(&blob.digest)?;
         }
         let content = spool.find(member).ok_or_else(|| missing(&blob.digest))?;
         if content.digest != blob.digest && blob.digest.algorithm() == content.digest.algorithm()
