@@ -157,11 +157,15 @@ impl Drop for Machine {
 
 /// By the processor where it can; emulated otherwise. There are hosts whose `/dev/kvm` opens and which cannot run a
 /// kernel that does not know them: their processors have neither of the two extensions.
+///
+/// Emulated by one thread, its processors in turn: where each has a thread, one now and then runs half of an instruction
+/// that the other is just writing. The guest's kernel rewrites its own code whenever it switches on something new (the
+/// first cpu quota: an oops in `enqueue_entity`). Two threads are no faster here.
 pub fn accelerator() -> &'static str {
     let open = File::options().read(true).write(true).open("/dev/kvm").is_ok();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let extended = processor.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    if open && extended { "kvm" } else { "tcg,thread=multi,tb-size=512" }
+    if open && extended { "kvm" } else { "tcg,thread=single,tb-size=512" }
 }
 
 /// The folders that are in the machine under the same name, to be read: the project, and where it is built.

@@ -32,6 +32,12 @@ use crate::run::{Failure, Result, Runner, fail};
 pub use image::Image;
 use machine::{Ends, Machine};
 
+const USAGE: &str = "\
+cargo xtask vm                      a shell in a virtual machine: Debian with systemd, cgroup v2, AppArmor
+cargo xtask vm [--] CMD [ARG...]    runs CMD there, with the project's folder to read, and passes its exit status on
+cargo xtask vm test [WORD...]       runs the tests that need such a host (--with runc|crun: against that)
+cargo xtask vm power-cut [MS...]    ends it without warning while bale fills a store, and looks what is left";
+
 /// What making and running the machine needs.
 const NEEDS: &[Need] = &[
     Need { what: "qemu-system-x86_64", package: "qemu-system-x86", why: "the virtual machine" },
@@ -48,6 +54,10 @@ const NEEDS: &[Need] = &[
 
 /// What `cargo xtask vm` does.
 pub fn main(words: &[&str]) -> Result<()> {
+    if matches!(words, ["--help" | "-h"]) {
+        crate::say(USAGE);
+        return Ok(());
+    }
     if !rustix::process::geteuid().is_root() {
         return fail("making the system of the virtual machine needs root");
     }
