@@ -35,7 +35,7 @@ pub fn tests(runner: &mut Runner, count: &mut Count, left_out: Option<&str>) -> 
         Ok(ran) => {
             // On the host they only said that they belong here.
             count.skipped.remove(WANTS_VM);
-            add_tests(count, &ran.lines, &ran.skips);
+            add_tests(count, "the virtual machine", &ran.lines, &ran.skips);
             match ran.code {
                 TOO_LONG => Some("the virtual machine took too long and was ended".to_owned()),
                 0 => None,
