@@ -6,7 +6,8 @@ use bale_fault::Result;
 use bale_spec::runtime::{NamespaceKind, Process};
 
 use super::op::{Op, Src};
-use super::{Facts, c_string, invalid, label, open_label, process};
+use super::process::{self, label, open_label};
+use super::{Facts, c_string, invalid};
 use crate::init::{Filter, Program};
 
 /// What [`exec`] needs to know.

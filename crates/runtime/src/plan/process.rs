@@ -349,6 +349,25 @@ pub fn bit_list(path: &str, list: &str) -> Result<Vec<u64>> {
     if bits.is_empty() { Err(bad()) } else { Ok(bits) }
 }
 
+/// Returns what is written for the process to get its label.
+pub(super) fn label(process: &Process) -> Result<Option<Vec<u8>>> {
+    let given = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
+    match (given(&process.apparmor_profile), given(&process.selinux_label)) {
+        (Some(_), Some(_)) => Err(invalid("process.apparmorProfile", "cannot be combined with selinuxLabel")),
+        (Some(profile), None) => Ok(Some(format!("exec {profile}").into_bytes())),
+        (None, Some(label)) => Ok(Some(label.into_bytes())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Opens the file that the label is written to.
+pub(super) fn open_label(process: &Process) -> Result<Op> {
+    let paths = ["self/attr/apparmor/exec", "self/attr/exec"];
+    let selinux = process.selinux_label.as_deref().is_some_and(|l| !l.is_empty());
+    let paths = if selinux { &paths[1..] } else { &paths[..] };
+    Ok(Op::OpenLabel { paths: paths.iter().map(|p| c_string("process", *p)).collect::<Result<_>>()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

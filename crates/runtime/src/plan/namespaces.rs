@@ -1,0 +1,84 @@
+//! Namespaces and groups: which are made by clone, which are joined, in which order.
+
+use std::os::unix::ffi::OsStrExt;
+
+use bale_fault::Result;
+use bale_spec::runtime::{NamespaceKind, TimeOffset};
+
+use super::op::{Op, Point, Src};
+use super::{Builder, Source, c_string, invalid, kind_flag};
+use crate::cgroup::Layout;
+
+impl Builder<'_> {
+    pub(super) fn clone_flags(&self) -> u64 {
+        let made = |n: &&bale_spec::runtime::Namespace| n.path.as_deref().is_none_or(str::is_empty);
+        let kinds = self.linux.namespaces.iter().filter(made).map(|n| n.kind);
+        // The time namespace is entered by its maker's children; on v1 the cgroup namespace is made by init itself,
+        // once it is in its cgroups, as that is where it is rooted.
+        let later = |kind: NamespaceKind| {
+            kind == NamespaceKind::Time || kind == NamespaceKind::Cgroup && self.late_cgroup_namespace()
+        };
+        kinds.filter(|kind| !later(*kind)).fold(0, |flags, kind| flags | kind_flag(kind))
+    }
+
+    fn late_cgroup_namespace(&self) -> bool {
+        self.choices.cgroup && (self.facts.layout != Layout::Unified || self.choices.systemd)
+    }
+
+    pub(super) fn time_offsets(&self) -> Result<Option<Vec<(String, TimeOffset)>>> {
+        for clock in self.linux.time_offsets.keys() {
+            if !matches!(clock.as_str(), "monotonic" | "boottime") {
+                return Err(invalid(
+                    "linux.timeOffsets",
+                    &format!("{clock:?} is no clock that can be offset"),
+                ));
+            }
+        }
+        let offsets =
+            self.linux.time_offsets.iter().map(|(clock, offset)| (clock.clone(), *offset)).collect();
+        Ok(self.makes(NamespaceKind::Time).then_some(offsets))
+    }
+
+    /// Cgroups first, then namespaces: the user namespace before those it may own.
+    pub(super) fn namespaces(&mut self) -> Result<Option<Src>> {
+        if self.choices.cgroup && self.choices.systemd {
+            self.ops.push(Op::Sync(Point::Unit));
+        } else if self.choices.cgroup && self.facts.layout != Layout::Unified {
+            self.ops.push(Op::JoinCgroups);
+        }
+        if let Some(rdt) = self.rdt()? {
+            for path in rdt.group().tasks() {
+                let shown = c_string("linux.intelRdt", path.as_os_str().as_bytes())?;
+                let source = self.source(Source::Tasks { path });
+                self.ops.push(Op::JoinGroup { source, path: shown });
+            }
+        }
+        self.ops.push(Op::AllProcessors);
+        let mut join_pid = None;
+        let listed = self.linux.namespaces.iter().enumerate();
+        let mut joined: Vec<_> = listed.filter(|(_, n)| self.joins(n.kind)).collect();
+        // A joined mount namespace changes what every path means: it comes last.
+        joined.sort_by_key(|(_, n)| match n.kind {
+            NamespaceKind::User => 0,
+            NamespaceKind::Mount => 2,
+            _ => 1,
+        });
+        for (index, namespace) in joined {
+            let path = namespace.path.clone().unwrap_or_default();
+            let place = format!("linux.namespaces[{index}].path");
+            let source = self.source(Source::Namespace { place, path, kind: namespace.kind });
+            if namespace.kind == NamespaceKind::Pid && self.makes(NamespaceKind::User) {
+                // From inside a user namespace of its own init has no right to enter it.
+                join_pid = Some(source);
+            } else if namespace.kind == NamespaceKind::Pid {
+                self.late_pids = Some(source);
+            } else {
+                self.ops.push(Op::Join { source, kind: namespace.kind });
+            }
+        }
+        if self.makes(NamespaceKind::Cgroup) && self.late_cgroup_namespace() {
+            self.ops.push(Op::NewCgroupNamespace);
+        }
+        Ok(join_pid)
+    }
+}
