@@ -129,7 +129,12 @@ fn make(
     record: &mut Record,
     locked: &Locked<'_>,
 ) -> Result<Created> {
-    let group = make_cgroup(options)?;
+    let group = make_cgroup(options);
+    if group.is_err() {
+        // What was made of it is gone again. If it is there, it is another's, who must not lose it by our failure.
+        record.cgroup = None;
+    }
+    let group = group?;
     timings::stage("cgroup");
     let joined = make_rdt(plan, record);
     let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref()));
@@ -163,7 +168,7 @@ fn make_init(
     drop((theirs, fifos, opened));
     timings::stage("clone");
     let limited = match options.cgroup_manager {
-        CgroupManager::Systemd => start_unit(options, record, &child),
+        CgroupManager::Systemd => start_unit(options, record, &child, group),
         _ => restrict(options, group),
     };
     let finished = limited.and_then(|()| {
@@ -189,12 +194,14 @@ fn make_init(
 }
 
 fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
-    // systemd makes it around init, once there is one.
-    if options.cgroup_manager != CgroupManager::Cgroupfs {
-        return Ok(None);
-    }
-    let (path, asked) = cgroup_path(options);
-    cgroup::prepare(Host::detect()?, &path, &resources_of(options), asked).map(Some).map_err(of_config)
+    let (resources, (path, asked)) = (resources_of(options), cgroup_path(options));
+    let made = match options.cgroup_manager {
+        CgroupManager::Cgroupfs => cgroup::prepare(Host::detect()?, &path, &resources, asked).map(Some),
+        // On v2 it makes it itself, around init, once there is one.
+        CgroupManager::Systemd => cgroup::systemd::prepare(Host::detect()?, &unit(options)?, &resources),
+        CgroupManager::Disabled => Ok(None),
+    };
+    made.map_err(of_config)
 }
 
 fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
@@ -203,13 +210,24 @@ fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
 }
 
 /// Has systemd take init, which waits for it before anything else, into a unit with the limits.
-fn start_unit(options: &CreateOptions<'_>, record: &mut Record, child: &Child) -> Result<()> {
+fn start_unit(
+    options: &CreateOptions<'_>,
+    record: &mut Record,
+    child: &Child,
+    made: Option<&Handle>,
+) -> Result<()> {
     let (resources, init) = (resources_of(options), (options.dir.id(), child.pid));
     let annotations = &options.config.annotations;
-    let group = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations)?;
-    record.cgroup = Some(group.record());
+    let opened = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations);
+    if opened.as_ref().is_err_and(|fault| fault.kind() == Kind::Conflict) {
+        // There is such a unit: another's.
+        record.cgroup = None;
+    }
+    let opened = opened?;
+    let group = opened.as_ref().or(made);
+    record.cgroup = group.map(Handle::record);
     timings::stage("systemd unit");
-    restrict(options, Some(&group))
+    restrict(options, group)
 }
 
 fn make_rdt(plan: &Plan, record: &Record) -> Result<()> {

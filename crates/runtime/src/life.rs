@@ -281,8 +281,8 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
         return Err(Fault::new(Kind::Conflict, "container not running"));
     }
     let limit = || {
-        if let Some(unit) = cgroup_of(&record).and_then(|cgroup| cgroup.unit.as_deref()) {
-            cgroup::systemd::update(unit, resources)?;
+        if let Some(cgroup) = cgroup_of(&record) {
+            cgroup::systemd::update(cgroup, resources)?;
         }
         open_cgroup(&record)?.update(resources)
     };

@@ -62,6 +62,19 @@ fn an_id_is_taken_once() {
 }
 
 #[test]
+fn a_cgroup_that_is_used_is_left_as_it_is() {
+    require_root!();
+    let stage = Stage::new();
+    let first = stage.create("exec sleep 1000", |_| {});
+    stage.ok(["start", &first]);
+    let ran = stage.run("true", |c| c["linux"]["cgroupsPath"] = json!(format!("/bale-tests/{first}")));
+    ran.fails_with("cgroup");
+    assert_eq!(stage.state(&first)["status"], "running");
+    stage.ok(["delete", "--force", &first]);
+    stage.assert_clean();
+}
+
+#[test]
 fn exit_statuses_are_handed_on() {
     require_root!();
     let stage = Stage::new();

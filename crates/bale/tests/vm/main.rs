@@ -8,6 +8,7 @@ mod stage;
 
 mod bite;
 mod devices;
+mod legacy;
 mod limits;
 mod process;
 mod systemd;

@@ -9,13 +9,13 @@ use crate::stage::{Ran, Stage};
 use crate::unified::Group;
 
 /// Asks systemd for a property of a unit.
-fn show(unit: &str, property: &str) -> String {
+pub fn show(unit: &str, property: &str) -> String {
     let output = Command::new("systemctl").args(["show", "--value", "--property", property, unit]).output();
     String::from_utf8(output.expect("systemctl").stdout).expect("text").trim().to_owned()
 }
 
 /// Makes a container in the unit `bale-vm-ID.scope` of a slice.
-fn create(stage: &Stage, slice: &str, script: &str, change: impl FnOnce(&mut Value)) -> (String, String) {
+pub fn create(stage: &Stage, slice: &str, script: &str, change: impl FnOnce(&mut Value)) -> (String, String) {
     let id = Stage::id();
     let bundle = stage.bundle(&id, script, |c| {
         c["linux"]["cgroupsPath"] = json!(format!("{slice}:bale-vm:{id}"));
@@ -30,7 +30,7 @@ fn create(stage: &Stage, slice: &str, script: &str, change: impl FnOnce(&mut Val
     (id, unit)
 }
 
-fn with_systemd<const N: usize>(stage: &Stage, words: [&str; N]) -> Ran {
+pub fn with_systemd<const N: usize>(stage: &Stage, words: [&str; N]) -> Ran {
     stage.runtime(["--systemd-cgroup"].into_iter().chain(words))
 }
 
@@ -154,6 +154,24 @@ fn a_failed_create_leaves_no_unit() {
     let ran = with_systemd(&stage, ["run", "--bundle", bundle.to_str().unwrap(), &id]);
     ran.fails_with("no such file");
     assert_eq!(show(&format!("bale-vm-{id}.scope"), "LoadState"), "not-found");
+    stage.assert_clean();
+}
+
+#[test]
+fn a_unit_that_is_used_is_left_as_it_is() {
+    require_vm!();
+    let stage = crate::stage();
+    let (first, unit) = create(&stage, "system.slice", "exec sleep 1000", |_| {});
+    with_systemd(&stage, ["start", &first]).prints("");
+    let second = Stage::id();
+    let bundle = stage.bundle(&second, "true", |c| {
+        c["linux"]["cgroupsPath"] = json!(format!("system.slice:bale-vm:{first}"));
+    });
+    let ran = with_systemd(&stage, ["run", "--bundle", bundle.to_str().unwrap(), &second]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert_eq!(stage.state(&first)["status"], "running");
+    assert_eq!(show(&unit, "ActiveState"), "active");
+    with_systemd(&stage, ["delete", "--force", &first]).prints("");
     stage.assert_clean();
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod v2;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -126,7 +127,7 @@ enum Wish {
 /// # Errors
 /// `Conflict` when it exists and has processes or is frozen; otherwise the field, file, value and likely cause.
 pub fn create(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
-    make(host, path, resources, Wish::Asked)
+    make(host, Place { path, wish: Wish::Asked, unit: false }, resources)
 }
 
 /// As [`create`], for a config without `cgroupsPath`: hierarchies that the caller may not write to are left out,
@@ -135,12 +136,12 @@ pub fn create(host: &Host, path: &str, resources: &Resources) -> Result<Handle> 
 /// # Errors
 /// As [`create`].
 pub fn create_default(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
-    make(host, path, resources, Wish::Default)
+    make(host, Place { path, wish: Wish::Default, unit: false }, resources)
 }
 
-fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Handle> {
+fn make(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> {
     let mut made = Made::default();
-    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+    let outcome = make_groups(host, place, resources, &mut made).and_then(|mut handle| {
         handle.restrict_first(resources)?;
         handle.restrict(resources)?;
         handle.open_tasks()?;
@@ -149,7 +150,7 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
     if outcome.is_err() {
         made.undo();
     }
-    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {path:?}"))
+    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {:?}", place.path))
 }
 
 /// As [`create`] or, when the path was not `asked` for, [`create_default`], with no more than what must be there before
@@ -158,9 +159,13 @@ fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Ha
 /// # Errors
 /// As [`create`].
 pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> Result<Handle> {
-    let mut made = Made::default();
     let wish = if asked { Wish::Asked } else { Wish::Default };
-    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
+    prepare_at(host, Place { path, wish, unit: false }, resources)
+}
+
+fn prepare_at(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> {
+    let mut made = Made::default();
+    let outcome = make_groups(host, place, resources, &mut made).and_then(|mut handle| {
         handle.restrict_first(resources)?;
         handle.open_tasks()?;
         Ok(handle)
@@ -172,21 +177,43 @@ pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> R
         }
         Err(fault) => {
             made.undo();
-            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {path:?}"))
+            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {:?}", place.path))
         }
     }
 }
 
-fn make_groups(
-    host: &Host,
-    path: &str,
-    resources: &Resources,
+/// The path of a container's cgroup.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    path: &'a str,
     wish: Wish,
-    made: &mut Made,
-) -> Result<Handle> {
+    /// systemd makes it too, as a unit.
+    unit: bool,
+}
+
+impl<'a> Place<'a> {
+    /// In which cgroup of a v1 hierarchy the container is.
+    ///
+    /// Its device rules are those of a cgroup below the unit's: systemd writes "all devices" to the unit's whenever it
+    /// writes that anew. The kernel refuses that where there are cgroups below (systemd passes it over), and where it
+    /// does not, it changes nothing for those.
+    fn of(&self, hierarchy: &Hierarchy) -> Cow<'a, str> {
+        if self.unit && hierarchy.controllers.iter().any(|name| name == "devices") {
+            Cow::Owned(format!("{}/{BELOW_UNIT}", self.path))
+        } else {
+            Cow::Borrowed(self.path)
+        }
+    }
+}
+
+/// The name of the cgroup below a unit's that has device rules.
+const BELOW_UNIT: &str = "container";
+
+fn make_groups(host: &Host, place: Place<'_>, resources: &Resources, made: &mut Made) -> Result<Handle> {
+    let Place { path, wish, .. } = place;
     let mut handle = Handle::default();
     for hierarchy in &host.v1 {
-        if let Some(group) = optional(wish, made.group(hierarchy, path))? {
+        if let Some(group) = optional(wish, made.group(hierarchy, &place.of(hierarchy)))? {
             handle.v1.push(V1Group { controllers: hierarchy.controllers.clone(), group });
             if hierarchy.controllers.iter().any(|name| name == "cpuset") {
                 inherit(hierarchy, path)?;
@@ -211,16 +238,20 @@ fn make_groups(
 /// # Errors
 /// `InvalidInput` for a bad path.
 pub fn locate(host: &Host, path: &str) -> Result<bale_record::Cgroup> {
+    locate_at(host, Place { path, wish: Wish::Asked, unit: false })
+}
+
+fn locate_at(host: &Host, place: Place<'_>) -> Result<bale_record::Cgroup> {
     let mut record = bale_record::Cgroup::default();
     for hierarchy in &host.v1 {
-        let below = hierarchy.below(path)?;
+        let below = hierarchy.below(&place.of(hierarchy))?;
         let leaf = directory(&hierarchy.mount, &below, below.components().len());
         for controller in &hierarchy.controllers {
             record.v1.insert(controller.clone(), leaf.clone());
         }
     }
     if let Some(hierarchy) = &host.unified {
-        let below = hierarchy.below(path)?;
+        let below = hierarchy.below(place.path)?;
         record.unified = Some(directory(&hierarchy.mount, &below, below.components().len()));
     }
     Ok(record)
@@ -354,13 +385,16 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
 pub fn remove(record: &bale_record::Cgroup) -> Result<()> {
     let handle = open(record)?;
     let Some(unit) = &record.unit else { return handle.remove() };
-    // With its last process a scope ends; without its cgroup there is none.
-    if record.unified.is_some() && handle.unified.is_none() {
+    // With its last process a scope ends; without its cgroup there is none. (On v1 systemd may not have been told yet.)
+    if record.v1.is_empty() && record.unified.is_some() && handle.unified.is_none() {
         return Ok(());
     }
     handle.end_all()?;
     systemd::stop(unit)?;
-    handle.remove()
+    handle.remove()?;
+    let above = record.v1.values().filter_map(|path| path.parent());
+    let of_unit = |path: &&Path| path.file_name().is_some_and(|name| name == unit.as_str());
+    above.filter(of_unit).try_for_each(group::remove_directory).map_err(Fault::from)
 }
 
 impl Handle {

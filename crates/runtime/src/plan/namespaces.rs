@@ -43,7 +43,8 @@ impl Builder<'_> {
     pub(super) fn namespaces(&mut self) -> Result<Option<Src>> {
         if self.choices.cgroup && self.choices.systemd {
             self.ops.push(Op::Sync(Point::Unit));
-        } else if self.choices.cgroup && self.facts.layout != Layout::Unified {
+        }
+        if self.choices.cgroup && self.facts.layout != Layout::Unified {
             self.ops.push(Op::JoinCgroups);
         }
         if let Some(rdt) = self.rdt()? {
