@@ -292,7 +292,7 @@ fn spawn(
     };
     // Nobody in the container may look into this process's child before it is the user's program.
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    let entered = Entered::enter(plan, opened)?;
+    let time = enter_time(plan)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
     let how =
         process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
@@ -302,7 +302,7 @@ fn spawn(
         Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
         Err(_) => 1,
     });
-    entered.leave()?;
+    leave_time(time)?;
     child.map_err(Fault::from).map_err(|fault| fault.within("clone the container's init"))
 }
 
@@ -316,45 +316,21 @@ pub(crate) fn open_proc() -> Result<OwnedFd> {
     Ok(proc)
 }
 
-/// Namespaces that this process's children are born in: pid and time cannot be changed for a living process.
-struct Entered {
-    pid: Option<OwnedFd>,
-    time: Option<OwnedFd>,
+/// Makes the time namespace that this process's children are born in, and returns the one to go back to: it cannot be
+/// changed for a living process.
+fn enter_time(plan: &Plan) -> Result<Option<OwnedFd>> {
+    let Some(offsets) = &plan.time else { return Ok(None) };
+    let path = "/proc/self/ns/time";
+    let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let own = own.call(|| format!("open({path:?})"))?;
+    namespace::unshare(namespace::NEWTIME).call(|| "unshare(CLONE_NEWTIME)")?;
+    write_offsets(offsets)?;
+    Ok(Some(own))
 }
 
-impl Entered {
-    fn enter(plan: &Plan, opened: &[OwnedFd]) -> Result<Self> {
-        let mut entered = Self { pid: None, time: None };
-        if let Some(source) = plan.join_pid {
-            entered.pid = Some(own("pid")?);
-            let target = opened.get(usize::from(source.0));
-            let target = target.ok_or_else(|| Fault::new(Kind::Internal, "a source is missing"))?;
-            namespace::join(target, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
-        }
-        if let Some(offsets) = &plan.time {
-            entered.time = Some(own("time")?);
-            namespace::unshare(namespace::NEWTIME).call(|| "unshare(CLONE_NEWTIME)")?;
-            write_offsets(offsets)?;
-        }
-        Ok(entered)
-    }
-
-    fn leave(self) -> Result<()> {
-        if let Some(pid) = self.pid {
-            namespace::join(pid, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
-        }
-        if let Some(time) = self.time {
-            namespace::join(time, namespace::NEWTIME).call(|| "setns(CLONE_NEWTIME)")?;
-        }
-        Ok(())
-    }
-}
-
-fn own(kind: &str) -> Result<OwnedFd> {
-    let path = format!("/proc/self/ns/{kind}");
-    rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .call(|| format!("open({path:?})"))
-        .map_err(Fault::from)
+fn leave_time(own: Option<OwnedFd>) -> Result<()> {
+    own.map_or(Ok(()), |own| namespace::join(own, namespace::NEWTIME).call(|| "setns(CLONE_NEWTIME)"))?;
+    Ok(())
 }
 
 fn write_offsets(offsets: &[(String, TimeOffset)]) -> Result<()> {

@@ -120,8 +120,8 @@ impl Kept {
             namespaces: kinds.fold(0, |flags, n| flags | crate::plan::kind_flag(n.kind)),
             poststart: hooks.poststart,
             poststop: hooks.poststop,
-            shared_pids: plan.clone_flags & bale_sys::namespace::NEWPID == 0,
-            shared_mounts: plan.clone_flags & bale_sys::namespace::NEWNS == 0,
+            shared_pids: plan.made & bale_sys::namespace::NEWPID == 0,
+            shared_mounts: plan.made & bale_sys::namespace::NEWNS == 0,
             root_mount: None,
             // Plain data with string keys: it cannot fail.
             process: process.and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),

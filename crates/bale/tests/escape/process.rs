@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::stage::{Flow, Found, Stage, payload_args};
+use crate::stage::{Bundle, Flow, Found, Stage, payload_args};
 use crate::{Case, Verdict};
 
 pub const CASES: &[Case] = &[
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("cve_2024_21626_program_exec", program_exec),
     ("cve_2016_9962_exec_is_watched", exec_is_watched),
     ("cve_2016_9962_create_in_joined_pids_is_watched", create_in_joined_pids_is_watched),
+    ("cve_2016_9962_create_with_own_users_is_watched", create_with_own_users_is_watched),
     ("created_container_is_watched", created_is_watched),
     ("host_pids_are_watched", host_pids_are_watched),
     ("descriptors_of_a_created_container", descriptors_of_created),
@@ -142,6 +143,20 @@ fn exec_is_watched(stage: &Stage) -> Verdict {
 
 /// A process that may trace others looks at the first processes of containers that share its pids.
 fn create_in_joined_pids_is_watched(stage: &Stage) -> Verdict {
+    create_in_joined_pids(stage, |_| {})
+}
+
+/// The same, where those have a user namespace of their own, in which it has no rights.
+fn create_with_own_users_is_watched(stage: &Stage) -> Verdict {
+    create_in_joined_pids(stage, |other| {
+        other.user_namespace();
+        // The kernel gives no procfs of a namespace that belongs to other users.
+        other.config["mounts"] = json!([{"destination": "/proc", "type": "bind", "source": "/proc",
+            "options": ["rbind"]}]);
+    })
+}
+
+fn create_in_joined_pids(stage: &Stage, change: impl Fn(&mut Bundle<'_>)) -> Verdict {
     let mut found = Found::default();
     let mut bundle = stage.bundle();
     bundle.add_capability("CAP_SYS_PTRACE");
@@ -151,6 +166,7 @@ fn create_in_joined_pids_is_watched(stage: &Stage) -> Verdict {
     for count in 0..40 {
         let mut other = stage.bundle();
         other.join_namespace("pid", &format!("/proc/{pid}/ns/pid"));
+        change(&mut other);
         other.does(&["nothing"]);
         let outcome = other.run();
         found.note(&outcome, &format!("container {count}"));

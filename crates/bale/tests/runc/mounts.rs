@@ -57,13 +57,15 @@ fn propagation_is_slave_unless_asked_otherwise() {
     let source = stage.scratch.join("source");
     std::fs::create_dir_all(&source).unwrap();
     let source = source.to_str().unwrap();
-    for (options, shared) in [(&["bind", "rprivate"][..], false), (&["bind", "shared"], true)] {
+    // runc 1.1 and crun 1.21, which the virtual machine has, make nothing shared of what is asked to be.
+    let older = !stage.is_bale() && std::env::var_os(bale_testkit::VM).is_some();
+    for (options, shared) in [(&["bind", "rprivate"][..], false), (&["bind", "shared"], !older)] {
         let ran = stage.run(&flags_of("/mnt"), |c| add_mount(c, "/mnt", "bind", source, options));
         assert_eq!(ran.out.contains("shared:"), shared, "{options:?}: {ran:#?}");
     }
-    for (name, part) in [("shared", "shared:"), ("private", "")] {
+    for (name, shared) in [("shared", !older), ("private", false)] {
         let ran = stage.run(&flags_of("/"), |c| c["linux"]["rootfsPropagation"] = json!(name));
-        assert_eq!(ran.out.contains("shared:"), !part.is_empty(), "{name}: {ran:#?}");
+        assert_eq!(ran.out.contains("shared:"), shared, "{name}: {ran:#?}");
     }
     // Nothing that the host mounts in the root file system later comes into the container.
     let ran = stage.run(&flags_of("/"), |_| {});

@@ -122,6 +122,7 @@ impl<'a> Init<'a> {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
+            Op::NewNamespaces(flags) => namespace::unshare(*flags).map_err(at(Call::Unshare)),
             Op::Sync(Point::Limited) => self.await_limits(),
             Op::Sync(point) => self.sync(*point, -1),
             Op::BecomeRoot => become_ids(0, 0, Some(&[])),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bale_fault::Result;
+use bale_fault::{Fault, Kind, Result};
 use bale_spec::runtime::{Hook, State, Status};
 use bale_sys::process::Argv;
 
@@ -17,6 +17,12 @@ impl Builder<'_> {
             self.ops.push(Op::Sync(Point::RuntimeHooks));
         }
         let Some(hooks) = hooks else { return Ok(()) };
+        if !hooks.create_container.is_empty() && self.late_pids.is_some() && self.joins_first() {
+            // Init's children are in that pid namespace already, and such a hook still has the host's files.
+            let words = "config.json: hooks.createContainer: not where a pid namespace is joined and a user namespace made";
+            let hint = "use createRuntime or startContainer, or join the user namespace of that pid namespace as well";
+            return Err(Fault::new(Kind::Unsupported, words).hint(hint));
+        }
         for (index, hook) in hooks.create_container.iter().enumerate() {
             let path = format!("hooks.createContainer[{index}]");
             let hook = self.inner_hook(&path, hook, Status::Creating)?;

@@ -68,7 +68,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn become_process(&mut self, listener: Option<bool>) -> Result<()> {
-        if let Some(source) = self.late_pids {
+        if let Some(source) = self.late_pids.filter(|_| !self.joins_first()) {
             // For the process that this one goes on as.
             self.ops.push(Op::Join { source, kind: NamespaceKind::Pid });
         }

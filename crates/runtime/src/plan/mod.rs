@@ -180,8 +180,8 @@ pub struct Plan {
     pub clone_flags: u64,
     /// Opened by the parent.
     pub sources: Vec<Source>,
-    /// The pid namespace that the parent enters before it clones, where init cannot enter it itself.
-    pub join_pid: Option<Src>,
+    /// Namespaces that are made, by clone or by init itself.
+    pub made: u64,
     /// The time namespace: made by the parent before clone, as offsets are fixed once a process is in it.
     pub time: Option<Vec<(String, TimeOffset)>>,
     /// Id maps that the parent writes.
@@ -283,7 +283,7 @@ impl Builder<'_> {
         let personality = self.personality()?;
         let net_devices = net_devices::read(self.linux)?;
         let rdt = self.rdt()?;
-        let join_pid = self.namespaces()?;
+        self.namespaces()?;
         self.before_mounts()?;
         let rootfs = self.root()?;
         self.mounts()?;
@@ -299,7 +299,7 @@ impl Builder<'_> {
         let program = process::program(self.process, &self.facts.home, self.facts.listen_fds)?;
         Ok(Plan {
             clone_flags: self.clone_flags(),
-            join_pid,
+            made: self.made(),
             time: self.time_offsets()?,
             id_maps: self
                 .makes(NamespaceKind::User)

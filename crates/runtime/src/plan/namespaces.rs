@@ -5,12 +5,26 @@ use std::os::unix::ffi::OsStrExt;
 use bale_fault::Result;
 use bale_spec::runtime::{NamespaceKind, TimeOffset};
 
-use super::op::{Op, Point, Src};
+use super::op::{Op, Point};
 use super::{Builder, Source, c_string, invalid, kind_flag};
 use crate::cgroup::Layout;
 
 impl Builder<'_> {
+    /// Namespaces that clone makes: none where init has to join others first.
     pub(super) fn clone_flags(&self) -> u64 {
+        if self.joins_first() { 0 } else { self.made() }
+    }
+
+    /// Tells whether init is born in the namespaces of its maker: from inside a user namespace of its own it would have
+    /// no right to join one of the host's.
+    pub(super) fn joins_first(&self) -> bool {
+        use NamespaceKind::{Cgroup, Ipc, Network, Pid, Time, Uts};
+        let others = [Pid, Network, Ipc, Uts, Cgroup, Time];
+        self.makes(NamespaceKind::User) && others.into_iter().any(|kind| self.joins(kind))
+    }
+
+    /// Namespaces that are made all at once.
+    pub(super) fn made(&self) -> u64 {
         let made = |n: &&bale_spec::runtime::Namespace| n.path.as_deref().is_none_or(str::is_empty);
         let kinds = self.linux.namespaces.iter().filter(made).map(|n| n.kind);
         // The time namespace is entered by its maker's children; on v1 the cgroup namespace is made by init itself,
@@ -40,7 +54,7 @@ impl Builder<'_> {
     }
 
     /// Cgroups first, then namespaces: the user namespace before those it may own.
-    pub(super) fn namespaces(&mut self) -> Result<Option<Src>> {
+    pub(super) fn namespaces(&mut self) -> Result<()> {
         if self.choices.cgroup && self.choices.systemd {
             self.ops.push(Op::Sync(Point::Unit));
         }
@@ -55,7 +69,6 @@ impl Builder<'_> {
             }
         }
         self.ops.push(Op::AllProcessors);
-        let mut join_pid = None;
         let listed = self.linux.namespaces.iter().enumerate();
         let mut joined: Vec<_> = listed.filter(|(_, n)| self.joins(n.kind)).collect();
         // A joined mount namespace changes what every path means: it comes last.
@@ -68,18 +81,24 @@ impl Builder<'_> {
             let path = namespace.path.clone().unwrap_or_default();
             let place = format!("linux.namespaces[{index}].path");
             let source = self.source(Source::Namespace { place, path, kind: namespace.kind });
-            if namespace.kind == NamespaceKind::Pid && self.makes(NamespaceKind::User) {
-                // From inside a user namespace of its own init has no right to enter it.
-                join_pid = Some(source);
-            } else if namespace.kind == NamespaceKind::Pid {
+            if namespace.kind == NamespaceKind::Pid {
                 self.late_pids = Some(source);
-            } else {
+            }
+            // What is joined by its children alone can be said at any time while there is a right to.
+            if namespace.kind != NamespaceKind::Pid || self.joins_first() {
                 self.ops.push(Op::Join { source, kind: namespace.kind });
+            }
+        }
+        if self.joins_first() {
+            self.ops.push(Op::NewNamespaces(self.made()));
+            if self.makes(NamespaceKind::Pid) {
+                // Its maker's children alone are in it.
+                self.ops.push(Op::EnterPids);
             }
         }
         if self.makes(NamespaceKind::Cgroup) && self.late_cgroup_namespace() {
             self.ops.push(Op::NewCgroupNamespace);
         }
-        Ok(join_pid)
+        Ok(())
     }
 }

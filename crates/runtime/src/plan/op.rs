@@ -105,6 +105,8 @@ pub enum Op {
     },
     /// Leaves the cgroup namespace for a new one, rooted where the process is now.
     NewCgroupNamespace,
+    /// Makes all of its namespaces (`CLONE_NEW…`), once it has joined those of others.
+    NewNamespaces(u64),
     /// Waits for the parent.
     Sync(Point),
     /// Takes ids 0 of the user namespace.
@@ -427,6 +429,7 @@ impl fmt::Display for Op {
             Self::JoinGroup { path, .. } => write!(f, "join {}", path.to_string_lossy()),
             Self::Join { kind, .. } => write!(f, "join the {kind:?} namespace"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
+            Self::NewNamespaces(flags) => write!(f, "make namespaces {flags:#x}"),
             Self::Sync(point) => write!(f, "wait for the parent ({point:?})"),
             Self::BecomeRoot => write!(f, "become root of the user namespace"),
             Self::WriteSelf { path, value, .. } => {

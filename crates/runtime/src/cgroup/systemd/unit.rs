@@ -55,10 +55,11 @@ impl Unit {
         let slice = if slice.is_empty() { usual } else { slice };
         slice_path(slice)?;
         if name.ends_with(".slice") {
+            // runc asks for one, which systemd refuses: no process is in a slice.
             let words = format!("{name:?} is a slice, and a container is a scope in one");
             return Err(invalid(&words).hint("name the slice in the first part: slice:prefix:name"));
         }
-        let name = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
+        let name = format!("{prefix}-{name}.scope");
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         if name.len() > NAME_MAX || name.starts_with('.') || !name.chars().all(allowed) {
             return Err(invalid(&format!("{name:?} is no name of a unit")));
@@ -309,7 +310,7 @@ mod tests {
             (":cri:abc", "cri-abc.scope", "/system.slice/cri-abc.scope"),
             ("a-b-c.slice:p:n", "p-n.scope", "/a.slice/a-b.slice/a-b-c.slice/p-n.scope"),
             ("-.slice:p:n", "p-n.scope", "/p-n.scope"),
-            ("a.slice::n", "n.scope", "/a.slice/n.scope"),
+            ("a.slice::n", "-n.scope", "/a.slice/-n.scope"),
         ];
         for (given, name, path) in cases {
             assert_eq!(named(given).unwrap(), (name.to_owned(), path.to_owned()), "{given}");
