@@ -436,6 +436,27 @@ fn the_end_is_told_with_the_oom_killer() {
         bale.run(["run", "--net", "none", "--name", "oom", "-m", "16m", "busybox", "sh", "-c", script]);
     assert_eq!(outcome.code, 137, "{outcome:?}");
     assert_eq!(field(&bale, "oom", ".State.OOMKilled"), "true");
+    let (line, hint) = outcome.stderr.split_once('\n').unwrap();
+    assert_eq!(
+        line,
+        "bale: the kernel's OOM killer ended the container: its memory limit is 16777216 bytes (16.8MB)"
+    );
+    assert!(hint.starts_with("  hint: ") && hint.contains("--memory") && hint.lines().count() == 1, "{hint}");
+    // The same when it is started again, and of a bundle with the limit in its config.
+    assert_eq!(bale.run(["start", "-a", "oom"]).stderr, outcome.stderr);
+    bale.ok(["bundle", "-q", "busybox", "./greedy"]);
+    bale.ok(["set", "./greedy", "linux.resources.memory.limit=16777216"]);
+    let bundled = bale.run(["run", "--rm", "--net", "none", "./greedy", "sh", "-c", script]);
+    assert_eq!(bundled.code, 137, "{bundled:?}");
+    assert!(bundled.stderr.starts_with("bale: the kernel's OOM killer ended the container: "), "{bundled:?}");
+    // Who is killed otherwise, or outlives the death of a child, ended in its own way.
+    for (script, code) in
+        [("kill -9 $$", 137), ("sh -c 'x=$(head -c 100m /dev/zero | tr \"\\0\" x)'; exit 3", 3)]
+    {
+        let other =
+            bale.run(["run", "--rm", "--net", "none", "--init", "-m", "16m", "busybox", "sh", "-c", script]);
+        assert_eq!((other.code, other.stderr.contains("OOM")), (code, false), "{other:?}");
+    }
 }
 
 #[test]

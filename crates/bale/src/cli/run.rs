@@ -3,7 +3,7 @@
 use crate::exit::ExitCode;
 
 use bale_engine::{Created, Engine, Left, Mode, Progress, Quiet, Ran};
-use bale_fault::Result;
+use bale_fault::{Fault, Kind, Result};
 
 use super::Context;
 use super::flags::{RunFlags, write_cidfile};
@@ -92,11 +92,30 @@ pub fn code_of(ran: &Ran) -> ExitCode {
     match ran {
         Ran::InBackground | Ran::Foreground(Left::Detached) => ExitCode::SUCCESS,
         Ran::Foreground(Left::Exited(code)) => ExitCode::from(*code),
+        Ran::Foreground(Left::OutOfMemory { code, limit_bytes }) => {
+            exit::report(&out_of_memory(*limit_bytes));
+            ExitCode::from(*code)
+        }
         Ran::Foreground(Left::Signal(signal)) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
         Ran::Foreground(Left::Lost) => {
             let words = "the container's supervisor was lost, so its exit status is not known";
-            exit::report(&bale_fault::Fault::new(bale_fault::Kind::Unavailable, words));
+            exit::report(&Fault::new(Kind::Unavailable, words));
             ExitCode::from(exit::FAILURE)
         }
+    }
+}
+
+/// Says why a program was killed that nobody killed.
+fn out_of_memory(limit_bytes: Option<u64>) -> Fault {
+    let words = "the kernel's OOM killer ended the container";
+    let fault = |words: String| Fault::new(Kind::Exhausted, words);
+    match limit_bytes {
+        Some(limit) => {
+            let limit = format!("its memory limit is {limit} bytes ({})", output::size(limit));
+            fault(format!("{words}: {limit}")).hint("give it more with --memory, or have it use less")
+        }
+        None => fault(format!("{words}: memory ran out in a cgroup above, or on the host")).hint(
+            "`dmesg` has the kernel's report; --memory limits a container, so that it does not harm others",
+        ),
     }
 }
