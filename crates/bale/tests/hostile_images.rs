@@ -228,7 +228,7 @@ fn archives_that_are_no_images() {
     let docker =
         json!([{"Config": "../../etc/passwd", "RepoTags": ["x:1"], "Layers": ["/etc/shadow"]}]).to_string();
     let name = json!([{"Config": "c", "RepoTags": ["../../x:1"], "Layers": []}]).to_string();
-    let cases: [(&str, Vec<Entry<'_>>); 9] = [
+    let cases: [(&str, Vec<Entry<'_>>); 10] = [
         ("upwards", vec![file("index.json", upwards.as_bytes())]),
         ("absent", vec![file("index.json", absent.as_bytes())]),
         ("huge", vec![file("index.json", huge.as_bytes())]),
@@ -237,6 +237,8 @@ fn archives_that_are_no_images() {
         ("name", vec![file("manifest.json", name.as_bytes()), file("c", b"{}")]),
         ("link", vec![link("index.json", SYMBOLIC, "/etc/passwd")]),
         ("hard", vec![link("manifest.json", HARD, "../../../etc/passwd")]),
+        // Compressed, millions of such fit into a megabyte, and each is a file while it waits for its use.
+        ("again", (0..=20_000).map(|_| file("x", b"")).collect()),
         ("names", vec![file("../../../index.json", upwards.as_bytes()), file(&long, b"")]),
     ];
     for (name, entries) in cases {
@@ -249,6 +251,7 @@ fn archives_that_are_no_images() {
             outcome.stderr.lines().count() <= 2 && !outcome.stderr.contains("root:"),
             "{name}: {outcome:#?}"
         );
+        assert!(name != "again" || outcome.stderr.contains("more than 20000 members"), "{outcome:#?}");
         assert_eq!(fs::read_dir(field.bale.root().join("ingest")).expect("ingest").count(), 0, "{name}");
         assert_eq!(field.bale.ok(["images", "-q"]).lines().count(), 1, "{name}");
     }
