@@ -484,3 +484,48 @@ fn links_where_the_store_keeps_its_own_are_not_followed() {
     assert!(difference(&before, &snapshot(host).expect("the host's folder")).is_empty());
     output_of(Command::new("tar").arg("-tf").arg(bale.dir().join("out.tar"))).expect("the export is a tar");
 }
+
+/// Labels, variables and authors of an image are a stranger's words: no table, JSON or template of them drives a terminal.
+#[test]
+fn words_of_an_image_drive_no_terminal() {
+    require_root!();
+    let field = Field::new();
+    // ESC, the same as one character (C1), delete, and what turns the direction of writing.
+    let bad = "\u{1b}]0;title\u{7}\u{9b}31m\u{7f}\u{202e}";
+    let config = json!({
+        "Labels": {bad: bad}, "Env": [format!("X={bad}")], "Cmd": ["sleep", "1000", bad], "User": "0",
+        "WorkingDir": "/", "StopSignal": "SIGKILL",
+    });
+    let loaded = field.load("words", config, &[]);
+    assert_eq!(loaded.code, 0, "{loaded:#?}");
+    field.bale.ok(["run", "-d", "--net", "none", "--name", "words", "words:1"]);
+    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
+    let calls: [&[&str]; 9] = [
+        &["inspect", "words"],
+        &["inspect", "words:1"],
+        &["inspect", "-f", "json", "words"],
+        &["inspect", "-f", "{{json .Config}}", "words:1"],
+        &["ps", "--no-trunc"],
+        &["ps", "--no-trunc", "--format", "json"],
+        &["ps", "--format", "{{.Labels}} {{.Command}}"],
+        &["ps", "--format", "table {{.Labels}}\t{{json .}}"],
+        &["images", "--format", "json"],
+    ];
+    for call in calls {
+        let said = field.bale.ok(call.iter().copied());
+        assert!(!said.contains(drives), "{call:?}: {said:?}");
+    }
+    let value: Value = serde_json::from_str(&field.bale.ok(["inspect", "words:1"])).expect("JSON");
+    assert_eq!(value[0]["Config"]["Labels"][bad], bad, "it reads as what it is");
+    // A script gets the label itself, a terminal does not.
+    let call =
+        ["inspect", "-f", "{{index .Config.Labels \"x\"}}{{range .Config.Env}}{{.}}{{end}}", "words:1"];
+    assert!(field.bale.ok(call).contains(bad));
+    let words =
+        format!("{} inspect -f '{}' words:1", field.bale.command(["x"]).get_program().display(), call[2]);
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &words, "/dev/null"]).env("BALE_ROOT", field.bale.root());
+    let shown = finish(terminal.stdin(std::process::Stdio::null()));
+    assert!(shown.code == 0 && shown.stdout.contains("X=") && !shown.stdout.contains(drives), "{shown:#?}");
+    field.bale.ok(["rm", "-f", "words"]);
+}

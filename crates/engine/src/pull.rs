@@ -172,7 +172,7 @@ fn local(store: &Store, reference: &Reference, options: &PullOptions) -> Result<
 fn hint_tags(fault: Fault, store: &Store, reference: &Reference) -> Fault {
     const SHOWN: usize = 3;
     let names = store.list_names().unwrap_or_default();
-    let here = names.iter().filter_map(|name| name.reference().ok().flatten());
+    let here = names.readable.iter().filter_map(|name| name.reference().ok().flatten());
     let same =
         here.filter(|r| (r.registry(), r.repository()) == (reference.registry(), reference.repository()));
     let others = same.filter(|r| r != reference && r.tag().is_some());

@@ -38,8 +38,7 @@ pub fn start(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
 /// `state ID`.
 pub fn state(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let state = bale_runtime::state(&global.container(&only_id(arguments)?)?)?;
-    let text = serde_json::to_string_pretty(&state);
-    Ok(print(&(text.map_err(|e| Fault::new(Kind::Internal, "write the state").caused_by(e))? + "\n")))
+    Ok(print(&(crate::output::json(&state, true)? + "\n")))
 }
 
 /// `kill [--all] ID [SIGNAL]`.
