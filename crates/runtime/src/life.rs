@@ -289,6 +289,15 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
     limit().within(|| "update the limits")
 }
 
+/// Watches for the end of memory in a container; none where memory is not limited.
+///
+/// # Errors
+/// The failed call.
+pub fn watch_oom(dir: &Dir) -> Result<Option<cgroup::OomWatch>> {
+    let record = load(dir)?;
+    cgroup_of(&record).map_or(Ok(None), |_| open_cgroup(&record)?.watch_oom())
+}
+
 /// Changes what a container may use of cache and memory bandwidth.
 ///
 /// # Errors

@@ -225,7 +225,9 @@ pub fn connect(path: &str) -> Result<OwnedFd> {
 /// Reads how many descriptors are kept, checks that they are there, and marks all others close-on-exec.
 pub fn preserve_fds(parsed: &Parsed) -> Result<u32> {
     use bale_sys::error::Call;
-    let given: u32 = parsed.number("preserve-fds")?.unwrap_or(0);
+    // runc takes a number below zero for none.
+    let given: i64 = parsed.number("preserve-fds")?.unwrap_or(0);
+    let given = u32::try_from(given.max(0)).unwrap_or(u32::MAX);
     let listen = bale_runtime::listen_fds().unwrap_or(0);
     let count = given.saturating_add(listen);
     for fd in 3..3 + count.min(1024) {

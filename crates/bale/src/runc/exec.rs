@@ -75,6 +75,16 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     foreground.follow(&executed.pidfd, executed.terminal.as_ref()).map(ExitCode::from)
 }
 
+/// Tells whether the words of an exec are right as far as they can be told to be without looking at the container.
+pub fn is_understood(arguments: &[OsString]) -> bool {
+    let Ok(parsed) = parse(EXEC, arguments, true) else { return false };
+    let groups = parsed.all("additional-gids");
+    let is_number = |text: &String| text.parse::<i64>().is_ok();
+    !parsed.positional.is_empty()
+        && parsed.number::<i64>("preserve-fds").is_ok()
+        && groups.iter().all(is_number)
+}
+
 /// The processors that the process begins on are gone from it when it runs: only this tells.
 fn tell_affinity(global: &Global, process: &Process) -> Result<()> {
     let affinity = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
@@ -119,7 +129,6 @@ fn cgroups(arguments: &[String]) -> Result<Vec<(String, String)>> {
             found.push((controller.to_owned(), path.to_owned()));
         }
     }
-    found.retain(has_path);
     Ok(found)
 }
 
@@ -223,7 +232,7 @@ mod tests {
         assert_eq!(read(&[]).unwrap(), []);
         assert_eq!(read(&["/a/b"]).unwrap(), [pair("", "/a/b")]);
         assert_eq!(read(&["/"]).unwrap(), []);
-        let two = [pair("cpu", "a"), pair("cpuacct", "a"), pair("memory", "b")];
+        let two = [pair("cpu", "a"), pair("cpuacct", "a"), pair("memory", "b"), pair("pids", "/")];
         assert_eq!(read(&["cpu,cpuacct:a", "memory:b", "pids:/"]).unwrap(), two);
         for bad in [&["a", "b"][..], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"]] {
             assert!(read(bad).is_err(), "{bad:?}");

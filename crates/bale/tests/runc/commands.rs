@@ -97,6 +97,118 @@ fn every_command_tells_its_flags() {
     stage.assert_clean();
 }
 
+/// Statuses of runc 1.3.6, by the words after the global ones.
+#[test]
+fn statuses_are_runcs() {
+    require_root!();
+    let stage = Stage::new();
+    let id = stage.create("exec sleep 1000", |_| {});
+    stage.ok(["start", &id]);
+    let resources = stage.scratch.join("resources");
+    let all = json!({
+        "memory": {"limit": 67_108_864, "swap": -1}, "pids": {"limit": 33}, "cpu": {"shares": 256, "burst": 0},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}], "rdma": {"none": {"hcaHandles": 3}},
+        "network": {"priorities": []}, "unknown": 1,
+    });
+    std::fs::write(&resources, all.to_string()).unwrap();
+    let resources = resources.to_str().unwrap();
+    for (words, code) in [
+        (&["nosuch"][..], 3),
+        (&["--nosuch", "list"], 1),
+        (&["--log", "/no/such/folder/log", "list"], 1),
+        (&["exec"], 1),
+        (&["exec", "--nosuch", &id, "true"], 1),
+        (&["exec", "--preserve-fds", "x", &id, "true"], 1),
+        (&["exec", "-g", "x", &id, "true"], 1),
+        (&["exec", "--user", "x", &id, "true"], 255),
+        (&["exec", "nobody", "true"], 255),
+        (&["exec", &id, "/no/such"], 255),
+        (&["exec", &id, "false"], 1),
+        (&["exec", "--preserve-fds", "-1", &id, "true"], 0),
+        (&["exec", "--cgroup", "nosuch:/", &id, "true"], 255),
+        (&["events", "--stats", "--interval", "1h30m", &id], 0),
+        (&["events", "--stats", "--interval", "500us", &id], 0),
+        (&["events", "--stats", "--interval", "5", &id], 1),
+        (&["update", "--memory", "0.5g", "--memory-swap", "-1", &id], 0),
+        (&["update", "--memory", "64 m", &id], 0),
+        (&["update", "--memory", "-2", &id], 1),
+        (&["update", "--cpu-share", "x", &id], 1),
+        (&["update", "--resources", resources, &id], 0),
+        (&["update", "--resources", "/no/such", &id], 1),
+        (&["update", "--l3-cache-schema", "L3:0=f", &id], 1),
+        (&["kill", &id, "nosuch"], 1),
+        (&["delete", "nobody"], 1),
+        (&["delete", "--force", "nobody"], 0),
+    ] {
+        let ran = stage.runtime(words);
+        assert_eq!(ran.code, code, "{words:?}: {ran:#?}");
+    }
+    stage.ok(["delete", "--force", &id]);
+    stage.assert_clean();
+}
+
+/// Every key that go-runc and its callers know of runc's statistics.
+#[test]
+fn statistics_have_runcs_keys() {
+    require_root!();
+    let stage = Stage::new();
+    let id = stage.create("exec sleep 1000", |_| {});
+    stage.ok(["start", &id]);
+    let line: Value = serde_json::from_str(stage.ok(["events", "--stats", &id]).trim()).unwrap();
+    let data = &line["data"];
+    let cpuset = [
+        "cpu_exclusive",
+        "mem_hardwall",
+        "mem_exclusive",
+        "memory_migrate",
+        "memory_spread_page",
+        "memory_spread_slab",
+        "memory_pressure",
+        "sched_load_balance",
+        "sched_relax_domain_level",
+    ];
+    cpuset.iter().for_each(|key| assert!(data["cpuset"][key].is_i64(), "{key}: {line}"));
+    if std::path::Path::new("/sys/fs/cgroup/cpuacct/cpuacct.usage_all").exists() {
+        let each = |key: &str| data["cpu"]["usage"][key].as_array().map(Vec::len);
+        assert!(each("percpu") > Some(0), "{line}");
+        assert_eq!((each("percpu_kernel"), each("percpu_user")), (each("percpu"), each("percpu")), "{line}");
+    }
+    stage.ok(["delete", "--force", &id]);
+    stage.assert_clean();
+}
+
+#[test]
+fn the_end_of_memory_is_an_event() {
+    require_root!();
+    let stage = Stage::new();
+    // One process of it is ended, and the container is not.
+    let greedy = "read x </go; awk 'BEGIN { s = \"x\"; while (1) s = s s }'; exec sleep 1000";
+    let id = stage.create(&format!("mkfifo /go; {greedy}"), |c| {
+        c["linux"]["resources"] = json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}});
+    });
+    stage.ok(["start", &id]);
+    let mut command = stage.command(["events", "--interval", "1h", &id]);
+    let mut events = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().unwrap()));
+    if stage.is_bale() {
+        // runc's comes after the first hour.
+        assert!(lines.next().unwrap().unwrap().contains("\"stats\""));
+    }
+    let go = stage.scratch.join("rootfs/go");
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !go.exists() {
+        assert!(std::time::Instant::now() < limit, "the container does not begin");
+        std::thread::yield_now();
+    }
+    std::fs::write(go, "x\n").unwrap();
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line, json!({"type": "oom", "id": id}));
+    stage.ok(["delete", "--force", &id]);
+    events.kill().unwrap();
+    events.wait().unwrap();
+    stage.assert_clean();
+}
+
 /// Words that callers look for, whatever stands around them.
 #[test]
 fn words_that_callers_match() {

@@ -57,13 +57,15 @@ fn propagation_is_slave_unless_asked_otherwise() {
     let source = stage.scratch.join("source");
     std::fs::create_dir_all(&source).unwrap();
     let source = source.to_str().unwrap();
-    // runc 1.1 and crun 1.21, which the virtual machine has, make nothing shared of what is asked to be.
+    // Of what is to be shared, crun 1.21 does it for the root alone, and runc 1.1 for all but that: the virtual machine has
+    // those.
     let older = !stage.is_bale() && std::env::var_os(bale_testkit::VM).is_some();
-    for (options, shared) in [(&["bind", "rprivate"][..], false), (&["bind", "shared"], !older)] {
+    let all = [(&["bind", "rprivate"][..], false), (&["bind", "shared"], true)];
+    for (options, shared) in all.into_iter().filter(|(_, shared)| !(*shared && older)) {
         let ran = stage.run(&flags_of("/mnt"), |c| add_mount(c, "/mnt", "bind", source, options));
         assert_eq!(ran.out.contains("shared:"), shared, "{options:?}: {ran:#?}");
     }
-    for (name, shared) in [("shared", !older), ("private", false)] {
+    for (name, shared) in [("shared", true), ("private", false)].into_iter().filter(|(_, s)| !(*s && older)) {
         let ran = stage.run(&flags_of("/"), |c| c["linux"]["rootfsPropagation"] = json!(name));
         assert_eq!(ran.out.contains("shared:"), shared, "{name}: {ran:#?}");
     }

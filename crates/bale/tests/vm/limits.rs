@@ -71,9 +71,12 @@ fn every_limit_is_read_back() {
         let id = stage.create("true", |c| c["linux"]["resources"] = case.resources.clone());
         assert_eq!(Group::of(&id).read(case.file), case.expected, "{}: {}", case.file, case.resources);
         stage.ok(["delete", "--force", &id]);
-        assert!(!Group::of(&id).exists(), "{}", case.resources);
+        // runc 1.1 gives up on one whose processes are a while in ending.
+        assert!(!(stage.is_bale() && Group::of(&id).exists()), "{}", case.resources);
     }
-    stage.assert_clean();
+    if stage.is_bale() {
+        stage.assert_clean();
+    }
 }
 
 #[test]
@@ -103,7 +106,9 @@ fn limits_are_changed() {
         }
     }
     stage.ok(["delete", "--force", &id]);
-    stage.assert_clean();
+    if stage.is_bale() {
+        stage.assert_clean();
+    }
 }
 
 #[test]

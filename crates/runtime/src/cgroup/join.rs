@@ -34,7 +34,9 @@ fn descend(handle: &mut Handle, controller: &str, below: &str) -> Result<()> {
     for v1 in &mut handle.v1 {
         if controller.is_empty() || v1.controllers.iter().any(|name| name == controller) {
             found = true;
-            enter(&mut v1.group, &path)?;
+            if !path.is_root() {
+                enter(&mut v1.group, &path)?;
+            }
         }
     }
     if let Some(group) = handle.unified.as_mut().filter(|_| controller.is_empty()) {

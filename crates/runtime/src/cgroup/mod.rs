@@ -12,6 +12,7 @@ mod group;
 pub(crate) mod host;
 mod join;
 mod life;
+mod oom;
 mod setting;
 pub(crate) mod stats;
 pub mod systemd;
@@ -36,6 +37,7 @@ use group::Group;
 use host::Hierarchy;
 pub use host::{Host, Layout};
 pub use join::{of_process, open_to_join};
+pub use oom::OomWatch;
 use setting::Setting;
 pub use stats::Stats;
 pub use units::leave_units;
@@ -448,11 +450,29 @@ impl Handle {
     /// # Errors
     /// As [`create`].
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        self.take_controllers(resources)?;
         self.limit(resources)?;
         if resources.devices.is_empty() || host::in_user_namespace() {
             return Ok(());
         }
         self.write_device_rules(resources)
+    }
+
+    /// Beside v1 only those controllers of v2 are given that were needed so far.
+    fn take_controllers(&self, resources: &Resources) -> Result<()> {
+        let (false, Some(group), Some(hierarchy)) =
+            (self.v1.is_empty(), &self.unified, &Host::detect()?.unified)
+        else {
+            return Ok(());
+        };
+        let needed = self.needed_of_v2(resources);
+        let below = group.path().strip_prefix(&hierarchy.mount).ok().and_then(|below| below.to_str());
+        match below.and_then(|below| RelPath::new(below).ok()) {
+            Some(path) if !needed.is_empty() => {
+                v2::give_controllers(&mount_of(hierarchy)?, &path, Some(&needed))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {
