@@ -19,7 +19,7 @@ use crate::main_loop::{End, Outcome};
 ///
 /// # Errors
 /// The failed call; those who wait see the socket close then, and the record still names this supervisor.
-pub fn tell(dir: &Dir, end: End) -> Result<Vec<OwnedFd>> {
+pub fn tell(dir: &Dir, mut end: End) -> Result<Vec<OwnedFd>> {
     let event = match end.outcome {
         Outcome::Failed(failure) => Event::Failed(failure),
         Outcome::CreatorDied => creator_died(dir)?,
