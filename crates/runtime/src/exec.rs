@@ -58,7 +58,10 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
     timings::stage("open");
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    join(&sources[0], kept.namespaces)?;
+    // A pid namespace of others may not be theirs who are in the user namespace: the child joins both, in that order.
+    let both = namespace::NEWUSER | namespace::NEWPID;
+    let late_users = kept.shared_pids && kept.namespaces & both == both;
+    join(&sources[0], kept.namespaces & !if late_users { namespace::NEWUSER } else { 0 })?;
     if let Some(root) = shared_root {
         shared_mounts::enter(&root)?;
     }
@@ -69,6 +72,7 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         id: &record.id,
         cgroup_namespace: kept.namespaces & namespace::NEWCGROUP != 0,
         pid_namespace: kept.namespaces & namespace::NEWPID != 0,
+        late_users,
         join_cgroups: !group.tasks_fds().is_empty(),
         user_namespace: kept.namespaces & namespace::NEWUSER != 0,
         place_stdio: matches!(options.stdio, Stdio::Fds { .. }),

@@ -173,6 +173,9 @@ fn a_user_namespace_is_made_beside_joined_ones() {
             assert_eq!(namespace(pid, kind) == namespace(other, kind), same, "{kind}");
         }
         stage.ok(["start", &third]);
+        stage
+            .runtime(["exec", &third, "/bin/sh", "-c", "id -u; kill -0 1 || echo not its own"])
+            .prints("0\nnot its own");
         stage.ok(["delete", "--force", &third]);
         let hook = json!({"createContainer": [{"path": "/bin/true"}]});
         let ran = stage.run("true", |c| {

@@ -19,6 +19,8 @@ pub struct ExecChoices<'a> {
     pub cgroup_namespace: bool,
     /// The container has a pid namespace.
     pub pid_namespace: bool,
+    /// The user namespace is joined by the child, after the pid namespace.
+    pub late_users: bool,
     /// There are v1 cgroups to join.
     pub join_cgroups: bool,
     /// The container has a user namespace.
@@ -81,6 +83,9 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
     if choices.pid_namespace {
         // For the process that this one goes on as.
         ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Pid });
+    }
+    if choices.late_users {
+        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::User });
     }
     let label = label(process)?;
     if label.is_some() {
