@@ -61,6 +61,7 @@ pub fn config_plan(data: &[u8]) {
             id: "web",
             cgroup_namespace: true,
             pid_namespace: true,
+            late_users: true,
             join_cgroups: true,
             user_namespace: true,
             place_stdio: true,
