@@ -116,9 +116,20 @@ impl Engine {
             Errno::NOENT => missing(),
             _ => error.into(),
         })?;
-        let damaged = |e| Fault::new(Kind::Corrupt, format!("{:?} is damaged", path.join(FILE))).caused_by(e);
+        let mountpoint = path.join(DATA);
+        // A power cut soon after it was made leaves the file empty, or zeros: the volume's own files are what counts.
+        if text.iter().all(|&b| b == 0) {
+            let (created, labels) = (String::new(), std::collections::BTreeMap::new());
+            return Ok(Info { name: name.to_owned(), created, anonymous: false, labels, mountpoint });
+        }
+        let damaged = |e| {
+            let words = format!("{:?} is damaged", path.join(FILE));
+            let hint =
+                format!("empty the file to use the volume, or `bale volume rm {name}` removes all of it");
+            Fault::new(Kind::Corrupt, words).caused_by(e).hint(hint)
+        };
         let info: Info = serde_json::from_slice(&text).map_err(damaged)?;
-        Ok(Info { mountpoint: path.join(DATA), ..info })
+        Ok(Info { name: name.to_owned(), mountpoint, ..info })
     }
 
     /// Finds a volume.
@@ -131,21 +142,29 @@ impl Engine {
         })
     }
 
-    /// Lists volumes by name.
+    /// Lists volumes by name; what is damaged is told in the second part.
     ///
     /// # Errors
     /// The failed call.
-    pub fn list_volumes(&self) -> Result<Vec<Info>> {
+    pub fn list_volumes(&self) -> Result<(Vec<Info>, Vec<Fault>)> {
         let path = self.volumes();
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
             Err(error) => return Err(error).within(|| format!("list {path:?}")),
         };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut found: Vec<Info> = names.filter_map(|name| self.read_volume(&name).ok()).collect();
+        let (mut found, mut damaged) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.read_volume(&name) {
+                Ok(info) => found.push(info),
+                Err(fault) if fault.kind() == Kind::Corrupt => damaged.push(fault),
+                // It goes or comes just now, or is none.
+                Err(_) => {}
+            }
+        }
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+        Ok((found, damaged))
     }
 
     /// Returns how many bytes a volume's files have, a file with several names once; what cannot be read, or is deeper
@@ -174,7 +193,10 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `Conflict` when a container uses it.
     pub fn remove_volume(&self, name: &str) -> Result<()> {
-        self.volume(name)?;
+        self.volume(name).map(drop).or_else(|fault| {
+            // Nobody could ever be rid of it otherwise.
+            if fault.kind() == Kind::Corrupt { Ok(()) } else { Err(fault) }
+        })?;
         let users = self.users_of_volume(name)?;
         if !users.is_empty() {
             let words = format!("volume {name} is in use by {}", users.join(", "));
@@ -303,7 +325,19 @@ mod tests {
         std::fs::write(info.mountpoint.join("f"), "changed").unwrap();
         fill().unwrap();
         assert_eq!(std::fs::read_to_string(info.mountpoint.join("f")).unwrap(), "changed");
-        assert_eq!(engine.list_volumes().unwrap(), [info]);
+        assert_eq!(engine.list_volumes().unwrap().0, [info]);
+        for left in ["", "\0\0\0"] {
+            std::fs::write(root.path().join("volumes/db/volume.json"), left).unwrap();
+            fill().unwrap();
+            let (list, damaged) = engine.list_volumes().unwrap();
+            assert!(list.len() == 1 && list[0].name == "db" && damaged.is_empty());
+            assert_eq!(std::fs::read_to_string(list[0].mountpoint.join("f")).unwrap(), "changed");
+        }
+        std::fs::write(root.path().join("volumes/db/volume.json"), "{").unwrap();
+        let fault = engine.volume("db").unwrap_err();
+        assert!(fault.kind() == Kind::Corrupt && fault.innermost_hint().is_some());
+        let (list, damaged) = engine.list_volumes().unwrap();
+        assert_eq!((list.len(), damaged.len()), (0, 1));
         engine.remove_volume("db").unwrap();
         assert_eq!(engine.volume("db").unwrap_err().kind(), Kind::NotFound);
         assert!(engine.create_volume(Some("../x"), Default::default()).is_err());
