@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Locked, Phase, ProcessId, Record};
 use bale_spec::runtime::{Resources, Status, TimeOffset};
+use bale_sys::ahead::Network;
 use bale_sys::error::Call;
 use bale_sys::process::{self, Child};
 use bale_sys::{namespace, socket};
@@ -15,13 +16,13 @@ use rustix::io::Errno;
 
 use crate::cgroup::systemd::Unit;
 use crate::cgroup::{self, Handle, Host};
-use crate::init::report::{Failure, MESSAGE_MAX};
+use crate::init::report::{Failure, MESSAGE_MAX, NETWORK};
 use crate::init::{self, Inherited, words};
 use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
 use crate::parent::{self, Answers, Progress, Scene, hook_state};
 use crate::plan::op::Op;
-use crate::plan::{Choices, Plan, of_config};
+use crate::plan::{self, Choices, Plan, of_config};
 use crate::{facts, hooks, life, net_devices, shared_mounts, sources, timings};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
@@ -33,6 +34,9 @@ pub(crate) const RESULT_FIFO: &str = "result.fifo";
 /// The failed step in words; nothing is left of the container then but its directory.
 #[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the container has them")]
 pub fn create(options: CreateOptions<'_>) -> Result<Created> {
+    let systemd = options.cgroup_manager == CgroupManager::Systemd;
+    let beside = plan::network_beside(&options.config, systemd);
+    let network = if beside { Network::begin() } else { None };
     let plan = decide(&options)?;
     timings::stage("plan");
     let locked = options.dir.lock()?;
@@ -40,7 +44,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Created> {
     let mut record = intent(&options, &plan, before.as_ref())?;
     locked.save(&record)?;
     timings::stage("record");
-    let outcome = make(&options, &plan, &mut record, &locked);
+    let outcome = make(&options, &plan, &mut record, &locked, network);
     if outcome.is_err() {
         undo(&options, &record, &locked, before.as_ref());
     }
@@ -128,6 +132,7 @@ fn make(
     plan: &Plan,
     record: &mut Record,
     locked: &Locked<'_>,
+    network: Option<Network>,
 ) -> Result<Created> {
     let group = make_cgroup(options);
     if group.is_err() {
@@ -137,7 +142,7 @@ fn make(
     let group = group?;
     timings::stage("cgroup");
     let joined = make_rdt(plan, record);
-    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref()));
+    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref(), network));
     if let (Err(_), Some(group)) = (&made, &group) {
         // Init has ended; the first failure is the one that is told.
         let _ = group.remove();
@@ -152,6 +157,7 @@ fn make_init(
     record: &mut Record,
     locked: &Locked<'_>,
     group: Option<&Handle>,
+    network: Option<Network>,
 ) -> Result<Created> {
     if let Some(group) = group {
         record.cgroup = Some(group.record());
@@ -164,9 +170,14 @@ fn make_init(
     }
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
-    let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
+    let held = Held { sources: &opened, network: network.as_ref(), fifos: fifos.as_ref() };
+    let child = spawn(options, plan, group, &held, (&ours, &theirs))?;
     drop((theirs, fifos, opened));
     timings::stage("clone");
+    if plan.network_beside {
+        hand_over(network, &ours);
+        timings::stage("network namespace");
+    }
     let limited = match options.cgroup_manager {
         CgroupManager::Systemd => start_unit(options, record, &child, group),
         _ => restrict(options, group),
@@ -259,13 +270,29 @@ fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
     Ok((start, result))
 }
 
+/// Gives init its network namespace, or the word to make it.
+fn hand_over(network: Option<Network>, init: &OwnedFd) {
+    // Init may have failed; then it has said so, which is read later.
+    let _ = match network.and_then(Network::finish) {
+        Some(made) => socket::send_fd(init, &[NETWORK], made.as_fd()),
+        None => socket::send(init, &[NETWORK]),
+    };
+}
+
+/// What there is for init before clone.
+struct Held<'a> {
+    sources: &'a [OwnedFd],
+    /// It may be in the making.
+    network: Option<&'a Network>,
+    fifos: Option<&'a (OwnedFd, OwnedFd)>,
+}
+
 fn spawn(
     options: &CreateOptions<'_>,
     plan: &Plan,
     group: Option<&Handle>,
-    opened: &[OwnedFd],
+    held: &Held<'_>,
     (ours, theirs): (&OwnedFd, &OwnedFd),
-    fifos: Option<&(OwnedFd, OwnedFd)>,
 ) -> Result<Child> {
     let proc = open_proc()?;
     let stdio = match &options.stdio {
@@ -277,12 +304,12 @@ fn spawn(
         _ => None,
     };
     let given = Inherited {
-        sources: opened,
+        sources: held.sources,
         proc: &proc,
         root: None,
         tasks: group.map_or(&[], Handle::tasks_fds),
         parent: theirs,
-        fifos,
+        fifos: held.fifos,
         stdio: stdio.as_ref(),
         console: match &options.stdio {
             Stdio::ConsoleSocket(socket) => Some(socket),
@@ -294,8 +321,11 @@ fn spawn(
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     let time = enter_time(plan)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
-    let how =
-        process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
+    let how = process::Clone {
+        flags: plan.clone_flags | sibling,
+        cgroup: group.and_then(Handle::into_cgroup_fd),
+        beside: held.network,
+    };
     // With a copy of this process's end, init would wait for ever for the word of a parent that was killed.
     let ours = ours.as_raw_fd();
     let child = process::clone(how, || match process::close_copy(ours) {
