@@ -327,8 +327,8 @@ fn spawn(
         beside: held.network,
     };
     // With a copy of this process's end, init would wait for ever for the word of a parent that was killed.
-    let ours = ours.as_raw_fd();
-    let child = process::clone(how, || match process::close_copy(ours) {
+    let (ours, image) = (ours.as_raw_fd(), bale_sys::seal::held().unwrap_or(-1));
+    let child = process::clone(how, || match process::close_copy(ours).and(process::close_copy(image)) {
         Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
         Err(_) => 1,
     });

@@ -230,8 +230,9 @@ pub fn preserve_fds(parsed: &Parsed) -> Result<u32> {
     let given = u32::try_from(given.max(0)).unwrap_or(u32::MAX);
     let listen = bale_runtime::listen_fds().unwrap_or(0);
     let count = given.saturating_add(listen);
+    let own = bale_sys::seal::held().and_then(|fd| u32::try_from(fd).ok());
     for fd in 3..3 + count.min(1024) {
-        if rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).is_err() {
+        if own == Some(fd) || rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).is_err() {
             let words = format!("please check that preserved-fd {} (of {count}) is present", fd - 2);
             return Err(Fault::new(Kind::InvalidInput, words));
         }
