@@ -168,14 +168,15 @@ fn damaged(what: &str) -> Fault {
 
 impl KeptFilter {
     fn of(filter: &Filter) -> Option<Self> {
-        use std::fmt::Write;
         if filter.instructions.is_empty() {
             return None;
         }
         let mut program = String::with_capacity(filter.instructions.len() * 16);
         for i in &filter.instructions {
-            // Writing to a string cannot fail.
-            let _ = write!(program, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k);
+            let whole =
+                u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k);
+            let digit = |at: u32| char::from(b"0123456789abcdef"[(whole >> (60 - 4 * at) & 15) as usize]);
+            program.extend((0..16).map(digit));
         }
         Some(Self { program, flags: filter.flags.bits() })
     }

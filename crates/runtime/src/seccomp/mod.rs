@@ -207,17 +207,12 @@ impl Architectures {
     }
 }
 
-/// The rules of one call.
-#[derive(Debug, Default)]
-struct Call {
-    always: Option<u32>,
-    conditional: Vec<Conditional>,
-}
-
 /// The rules of one architecture by call number, and the largest number that the profile names.
 #[derive(Debug, Default)]
 struct Calls {
-    by_number: BTreeMap<u32, Call>,
+    /// The answer to a call whatever its arguments are, at its number.
+    always: Vec<Option<u32>>,
+    by_arguments: BTreeMap<u32, Vec<Conditional>>,
     newest: Option<u32>,
     conditional: usize,
 }
@@ -236,13 +231,16 @@ impl Calls {
         if rule.answer == default {
             return;
         }
-        let call = self.by_number.entry(number).or_default();
+        let at = number as usize;
+        if self.always.len() <= at {
+            self.always.resize(at + 1, None);
+        }
         for conditions in &rule.any_of {
             let adapted = adapt(&(conditions.clone(), rule.answer));
             if adapted.0.is_empty() {
-                call.always = call.always.or(Some(rule.answer));
+                self.always[at] = self.always[at].or(Some(rule.answer));
             } else if self.conditional < MOST_CONDITIONAL {
-                call.conditional.push(adapted);
+                self.by_arguments.entry(number).or_default().push(adapted);
                 self.conditional += 1;
             }
         }
@@ -326,10 +324,11 @@ impl Compiler<'_> {
     fn search(&mut self, calls: &Calls, from: u32, width: Width) -> Id {
         let default = self.graph.ret(self.default);
         let mut ranges = vec![(0, default)];
-        for (&number, call) in calls.by_number.range(from..) {
-            let decision = match call.always {
-                Some(answer) => self.graph.ret(answer),
-                None => arguments::decide(&mut self.graph, &call.conditional, default, width),
+        for (number, always) in (0..).zip(&calls.always).skip(from as usize) {
+            let decision = match (always, calls.by_arguments.get(&number)) {
+                (Some(answer), _) => self.graph.ret(*answer),
+                (None, Some(rules)) => arguments::decide(&mut self.graph, rules, default, width),
+                (None, None) => continue,
             };
             match ranges.last_mut() {
                 Some(last) if last.0 == number => last.1 = decision,
