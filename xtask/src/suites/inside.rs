@@ -17,6 +17,9 @@ use crate::run::{Failure, Result, Runner, fail};
 /// Longer than the longest; what hangs ends here.
 const LIMIT_SECONDS: u32 = 120;
 
+/// The same where the processor may be emulated.
+const LIMIT_HERE_SECONDS: u32 = 900;
+
 /// Where the suites and the binaries are seen inside.
 const SUITES: &str = "/mnt/suites";
 const BIN: &str = "/mnt/bin";
@@ -55,6 +58,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Tells whether the tree is this system.
+    fn is_here(&self) -> bool {
+        self.tree == Path::new("/")
+    }
+
     /// Returns it as words of a command line.
     pub fn words(&self) -> [PathBuf; 4] {
         [self.layout.name().into(), self.tree.clone(), self.dir.clone(), self.work.clone()]
@@ -120,6 +128,21 @@ fn hierarchies(layout: Layout) -> Result<Vec<Hierarchy>> {
         all.push(Hierarchy { name, options: controllers, cgroup: Path::new(at).join(path) });
     }
     Ok(all)
+}
+
+/// Moves this process into the unified hierarchy's root, and hands every controller there to what is below.
+pub fn free_controllers() -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let file = |name: &str| root.join(name);
+    let controllers = fs::read_to_string(file("cgroup.controllers")).map_err(|e| {
+        Failure::Words(format!("--here is for cgroup v2: {}/cgroup.controllers: {e}", root.display()))
+    })?;
+    fs::write(file("cgroup.procs"), "0")?;
+    for controller in controllers.split_whitespace() {
+        fs::write(file("cgroup.subtree_control"), format!("+{controller}"))
+            .map_err(|e| Failure::Words(format!("enable the {controller} controller: {e}")))?;
+    }
+    Ok(())
 }
 
 /// Makes a cgroup below this process's in every hierarchy, for a program to live in.
@@ -197,12 +220,15 @@ fn enter(place: &Place, rest: &[&str]) -> Result<()> {
     let hierarchies = hierarchies(place.layout)?;
     mounts(place)?;
     mount_cgroups(place, &hierarchies)?;
-    std::env::set_current_dir(&place.tree)?;
-    step("pivot_root", rustix::process::pivot_root(".", "."))?;
-    step("unmount the old root", unmount(".", UnmountFlags::DETACH))?;
+    if !place.is_here() {
+        std::env::set_current_dir(&place.tree)?;
+        step("pivot_root", rustix::process::pivot_root(".", "."))?;
+        step("unmount the old root", unmount(".", UnmountFlags::DETACH))?;
+    }
     std::env::set_current_dir(Path::new(SUITES).join(suite))?;
     let mut command = Command::new("timeout");
-    command.arg("--kill-after=5").arg(LIMIT_SECONDS.to_string());
+    let limit = if place.is_here() { LIMIT_HERE_SECONDS } else { LIMIT_SECONDS };
+    command.arg("--kill-after=5").arg(limit.to_string());
     if *suite == "contest" {
         let kind = if *runtime == "youki" { "youki" } else { "runc" };
         command.env("RUNTIME_KIND", kind).arg("./contest");
@@ -226,9 +252,11 @@ fn mounts(place: &Place) -> Result<()> {
         "make mounts private",
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
     )?;
-    step("bind the tree", mount_bind(&place.tree, &place.tree))?;
+    if !place.is_here() {
+        step("bind the tree", mount_bind(&place.tree, &place.tree))?;
+        step("bind /dev", mount_bind_recursive("/dev", at("dev")))?;
+    }
     step("mount proc", mount("proc", at("proc"), "proc", none, None))?;
-    step("bind /dev", mount_bind_recursive("/dev", at("dev")))?;
     step("mount sysfs", mount("sysfs", at("sys"), "sysfs", none, None))?;
     for name in ["run", "tmp", "mnt"] {
         step("mount tmpfs", mount("tmpfs", at(name), "tmpfs", none, Some(c"mode=1777")))?;
