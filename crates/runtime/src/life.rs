@@ -109,8 +109,10 @@ pub fn kill(dir: &Dir, signal: i32) -> Result<()> {
     // Looked at first, as it is among them.
     let init = open_init(&record);
     if signal == 9 && shared && cgroup_of(&record).is_some() {
-        open_cgroup(&record)?.kill_all()?;
-        return init.map(drop);
+        let group = open_cgroup(&record)?;
+        let others = init.is_err() && !group.pids()?.is_empty();
+        group.kill_all()?;
+        return if others { Ok(()) } else { init.map(drop) };
     }
     process::send_signal(&init?, signal)?;
     // A frozen process would get it only when thawed (as runc: SIGKILL thaws).

@@ -18,7 +18,7 @@ use crate::run::{Failure, Result, Runner, fail};
 const LIMIT_SECONDS: u32 = 120;
 
 /// The same where the processor may be emulated.
-const LIMIT_HERE_SECONDS: u32 = 900;
+const LIMIT_HERE_SECONDS: u32 = 300;
 
 /// Where the suites and the binaries are seen inside.
 const SUITES: &str = "/mnt/suites";
@@ -255,9 +255,9 @@ fn mounts(place: &Place) -> Result<()> {
     if !place.is_here() {
         step("bind the tree", mount_bind(&place.tree, &place.tree))?;
         step("bind /dev", mount_bind_recursive("/dev", at("dev")))?;
+        step("mount sysfs", mount("sysfs", at("sys"), "sysfs", none, None))?;
     }
     step("mount proc", mount("proc", at("proc"), "proc", none, None))?;
-    step("mount sysfs", mount("sysfs", at("sys"), "sysfs", none, None))?;
     for name in ["run", "tmp", "mnt"] {
         step("mount tmpfs", mount("tmpfs", at(name), "tmpfs", none, Some(c"mode=1777")))?;
     }
@@ -273,6 +273,10 @@ fn mounts(place: &Place) -> Result<()> {
 fn mount_cgroups(place: &Place, hierarchies: &[Hierarchy]) -> Result<()> {
     let base = place.tree.join("sys/fs/cgroup");
     let none = MountFlags::empty();
+    if place.is_here() {
+        // The same file system cannot be mounted on itself.
+        step("unmount cgroup2", unmount(&base, UnmountFlags::DETACH))?;
+    }
     if place.layout == Layout::V2 {
         step("mount cgroup2", mount("cgroup2", &base, "cgroup2", none, None))?;
         let own = base.join("runner");

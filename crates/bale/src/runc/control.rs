@@ -68,7 +68,11 @@ pub fn kill(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
         bale_runtime::kill_all(&dir)?;
         return Ok(ExitCode::SUCCESS);
     }
-    killed.map(|()| ExitCode::SUCCESS)
+    match killed {
+        // With `--all`, which has no other meaning any more, a container that has ended is no error (as runc).
+        Err(fault) if !all || fault.kind() != Kind::Conflict => Err(fault),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// `delete [--force] ID`.

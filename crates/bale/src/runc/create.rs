@@ -3,6 +3,7 @@
 use crate::exit::ExitCode;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use bale_record::Dir;
 use bale_runtime::{CreateOptions, InitParent, RootSource, Stdio};
 use bale_spec::runtime::RuntimeConfig;
 use bale_spec::validate::Severity;
+use bale_sys::error::Call as _;
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::foreground::Foreground;
@@ -283,5 +285,18 @@ pub fn read_bounded(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
         }
         Err(errno) => return Err(std::io::Error::from(errno)).within(|| format!("open {path:?}")),
     };
-    bale_sys::file::read_fd_bounded(file, &path.to_string_lossy(), limit_bytes).map_err(Fault::from)
+    let name = path.to_string_lossy();
+    let stat = rustix::fs::fstat(&file).call(|| format!("fstat({name:?})"))?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Fifo {
+        return bale_sys::file::read_fd_bounded(file, &name, limit_bytes).map_err(Fault::from);
+    }
+    // What a shell makes of `<(COMMAND)`: read as it comes.
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty()).call(|| format!("fcntl({name:?})"))?;
+    let mut content = Vec::new();
+    let limit = limit_bytes as u64 + 1;
+    std::fs::File::from(file).take(limit).read_to_end(&mut content).within(|| format!("read {path:?}"))?;
+    if content.len() > limit_bytes {
+        return Err(Fault::new(Kind::InvalidInput, format!("{path:?} is longer than {limit_bytes} bytes")));
+    }
+    Ok(content)
 }

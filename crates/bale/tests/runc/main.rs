@@ -3,6 +3,7 @@
 
 mod commands;
 mod config;
+mod customs;
 mod exec;
 mod life;
 mod mounts;

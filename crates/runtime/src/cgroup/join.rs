@@ -53,7 +53,9 @@ fn descend(handle: &mut Handle, controller: &str, below: &str) -> Result<()> {
 
 fn enter(group: &mut Group, below: &RelPath) -> Result<()> {
     let path = directory(group.path(), below, below.components().len());
-    let gone = || Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist"));
+    let gone = || {
+        Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist: no such file or directory"))
+    };
     *group = Group::open(&path)?.ok_or_else(gone)?;
     Ok(())
 }

@@ -190,7 +190,10 @@ impl<'a> Init<'a> {
                 let target = self.open(target, Want::Existing)?;
                 mount::set_attributes(&target, false, *change).map_err(at(Call::MountSetattr))
             }
-            Op::Hook(hook) => hook::run(hook),
+            Op::Hook(hook) => hook::run(hook, &mut self.log).map_err(|(failure, length)| {
+                self.log_length = length;
+                failure
+            }),
             Op::Mask(target) => self.mask(target),
             Op::ReadOnly(target) => self.read_only(target),
             Op::Terminal { size, console, control } => self.terminal(*size, *console, *control),
@@ -235,8 +238,8 @@ impl<'a> Init<'a> {
                 identity::set_capabilities(*effective, *permitted, *inheritable).map_err(at(Call::Capset))?;
                 identity::set_ambient(*ambient).map_err(at(Call::Prctl))
             }
-            Op::EnterCwd => self.enter_cwd(),
-            Op::Chdir(path) => self.change_directory(path),
+            Op::EnterCwd { early } => self.enter_cwd(*early),
+            Op::Chdir { path, early } => self.change_directory(path, *early),
             Op::Umask(mask) => {
                 self.umask = *mask;
                 Ok(())
@@ -591,10 +594,15 @@ impl<'a> Init<'a> {
     }
 
     /// Enters a directory of the container that was joined; magic links of procfs lead nowhere.
-    fn change_directory(&self, path: &std::ffi::CStr) -> Outcome {
+    fn change_directory(&mut self, path: &std::ffi::CStr, early: bool) -> Outcome {
+        if self.cwd_entered {
+            return Ok(());
+        }
         let root = self.root()?;
-        let directory = files::open_directory(root, path).map_err(at(Call::Chdir))?;
-        rustix::process::fchdir(&directory).map_err(at(Call::Chdir))
+        let directory = files::open_directory(root, path);
+        let entered = directory.and_then(|directory| rustix::process::fchdir(&directory));
+        self.cwd_entered = entered.is_ok();
+        if early { Ok(()) } else { entered.map_err(at(Call::Chdir)) }
     }
 
     /// Puts the container's own `/dev/null` in place of the host's, if it has one that is the device.
@@ -630,15 +638,11 @@ impl<'a> Init<'a> {
         }
     }
 
-    fn enter_cwd(&mut self) -> Outcome {
+    fn enter_cwd(&mut self, early: bool) -> Outcome {
         let Some(cwd) = self.cwd.as_ref().filter(|_| !self.cwd_entered) else { return Ok(()) };
-        match rustix::process::fchdir(cwd) {
-            Ok(()) => {
-                self.cwd_entered = true;
-                Ok(())
-            }
-            Err(errno) => Err(at(Call::Chdir)(errno)),
-        }
+        let entered = rustix::process::fchdir(cwd);
+        self.cwd_entered = entered.is_ok();
+        if early { Ok(()) } else { entered.map_err(at(Call::Chdir)) }
     }
 
     /// Goes on in a new process, and ends this one.

@@ -121,8 +121,8 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
     ops.append(&mut process::identity_ops(process, facts.capabilities, listener, true));
     let cwd = c_string("process.cwd", process.cwd.as_str())?;
     for op in &mut ops {
-        if matches!(op, Op::EnterCwd) {
-            *op = Op::Chdir(cwd.clone());
+        if let Op::EnterCwd { early } = op {
+            *op = Op::Chdir { path: cwd.clone(), early: *early };
         }
     }
     // What the container sees of this process from here on is what its own processes are.

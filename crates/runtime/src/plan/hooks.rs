@@ -7,7 +7,7 @@ use bale_spec::runtime::{Hook, State, Status};
 use bale_sys::process::Argv;
 
 use super::op::{InnerHook, Op, Point};
-use super::{Builder, c_string, invalid};
+use super::{Builder, c_string, invalid, process};
 
 impl Builder<'_> {
     pub(super) fn hooks_before_pivot(&mut self) -> Result<()> {
@@ -40,11 +40,16 @@ impl Builder<'_> {
         let nul = |_| invalid(path, "holds a NUL byte");
         let argv = if hook.args.is_empty() { vec![hook.path.clone()] } else { hook.args.clone() };
         let own = !hook.env.is_empty() || status == Status::Creating;
-        let env = if own { &hook.env } else { &self.process.env };
+        let env = if own {
+            hook.env.clone()
+        } else {
+            process::environment(self.process, &self.facts.home, self.facts.listen_fds)?
+        };
         Ok(InnerHook {
             path: c_string(path, hook.path.as_str())?,
             argv: Argv::new(argv).map_err(nul)?,
-            env: Argv::new(env).map_err(nul)?,
+            env: Argv::new(&env).map_err(nul)?,
+            place: path.to_owned(),
             state: [format!("{before}\"pid\":").into_bytes(), after.as_bytes().to_vec()],
             timeout_ms: timeout_ms(path, hook)?,
         })

@@ -5,7 +5,7 @@ use bale_spec::runtime::{NamespaceKind, Status};
 
 use super::op::{Op, Point};
 use super::process::{self, label, open_label};
-use super::{Builder, c_string, invalid};
+use super::{Builder, c_string, invalid, kind_flag};
 
 impl Builder<'_> {
     /// What needs the host's procfs or the ids of the caller.
@@ -29,6 +29,10 @@ impl Builder<'_> {
         }
         if self.makes(NamespaceKind::User) || self.joins(NamespaceKind::User) {
             self.ops.push(Op::BecomeRoot);
+        }
+        let rest = self.made() & !kind_flag(NamespaceKind::Pid);
+        if self.joins(NamespaceKind::User) && rest != 0 {
+            self.ops.push(Op::NewNamespaces(rest));
         }
         Ok(())
     }

@@ -28,9 +28,10 @@ pub(crate) fn network_beside(config: &RuntimeConfig, systemd: bool) -> bool {
 }
 
 impl Builder<'_> {
-    /// Namespaces that clone makes: none where init has to join others first.
+    /// Namespaces that clone makes: none where init has to join others first, nor beside a user namespace that is joined
+    /// and is to own them.
     pub(super) fn clone_flags(&self) -> u64 {
-        if self.joins_first() { 0 } else { self.made() }
+        if self.joins_first() || self.joins(NamespaceKind::User) { 0 } else { self.made() }
     }
 
     /// Tells whether init is born in the namespaces of its maker: from inside a user namespace of its own it would have
@@ -82,7 +83,7 @@ impl Builder<'_> {
         Ok(self.makes(NamespaceKind::Time).then_some(offsets))
     }
 
-    /// Cgroups first, then namespaces: the user namespace before those it may own.
+    /// Cgroups first, then namespaces.
     pub(super) fn namespaces(&mut self) -> Result<()> {
         if self.choices.cgroup && self.choices.systemd {
             self.ops.push(Op::Sync(Point::Unit));
@@ -100,11 +101,15 @@ impl Builder<'_> {
         self.ops.push(Op::AllProcessors);
         let listed = self.linux.namespaces.iter().enumerate();
         let mut joined: Vec<_> = listed.filter(|(_, n)| self.joins(n.kind)).collect();
-        // A joined mount namespace changes what every path means: it comes last.
+        // Namespaces that a joined user namespace does not own are joined from outside of it, by whoever has the right to
+        // there. A joined mount namespace changes what every path means: it comes last.
+        let admin = bale_sys::identity::capability("CAP_SYS_ADMIN");
+        let outside = admin.is_some_and(|bit| self.facts.capabilities >> bit & 1 == 1);
         joined.sort_by_key(|(_, n)| match n.kind {
-            NamespaceKind::User => 0,
-            NamespaceKind::Mount => 2,
-            _ => 1,
+            NamespaceKind::Mount => 3,
+            NamespaceKind::User => 1,
+            _ if outside => 0,
+            _ => 2,
         });
         for (index, namespace) in joined {
             let path = namespace.path.clone().unwrap_or_default();
@@ -118,8 +123,13 @@ impl Builder<'_> {
                 self.ops.push(Op::Join { source, kind: namespace.kind });
             }
         }
-        if self.joins_first() {
-            self.ops.push(Op::NewNamespaces(self.made()));
+        let (pid, joins_first) = (kind_flag(NamespaceKind::Pid), self.joins_first());
+        if joins_first || self.joins(NamespaceKind::User) {
+            // In a user namespace that was joined the rest follows once init is its root: files in them are their maker's.
+            let flags = if joins_first { self.made() } else { self.made() & pid };
+            if flags != 0 {
+                self.ops.push(Op::NewNamespaces(flags));
+            }
             if self.makes(NamespaceKind::Pid) {
                 // Its maker's children alone are in it.
                 self.ops.push(Op::EnterPids);

@@ -74,6 +74,8 @@ pub enum Point {
 pub struct InnerHook {
     /// The program.
     pub path: CString,
+    /// Where in the config it is: `hooks.createContainer[0]`.
+    pub place: String,
     /// argv.
     pub argv: Argv,
     /// Environment.
@@ -366,10 +368,18 @@ pub enum Op {
         /// Ambient.
         ambient: u64,
     },
-    /// Enters the working directory; a refusal is tried again after the user changed.
-    EnterCwd,
-    /// Enters the working directory by path: in a container that was joined, whose root is this process's.
-    Chdir(CString),
+    /// Enters the working directory, unless it is entered.
+    EnterCwd {
+        /// A refusal is passed over: it is tried again once the user has changed.
+        early: bool,
+    },
+    /// The same by path: in a container that was joined, whose root is this process's.
+    Chdir {
+        /// The path.
+        path: CString,
+        /// As in [`Op::EnterCwd`].
+        early: bool,
+    },
     /// Sets the file mode creation mask.
     Umask(u32),
     /// Tells the parent that the container is set up: a silent end after this is the program's.
@@ -408,7 +418,7 @@ impl Op {
             Self::Seccomp { .. } => "linux.seccomp",
             Self::HostName(_) => "hostname",
             Self::DomainName(_) => "domainname",
-            Self::OpenCwd(_) | Self::EnterCwd | Self::Chdir(_) => "process.cwd",
+            Self::OpenCwd(_) | Self::EnterCwd { .. } | Self::Chdir { .. } => "process.cwd",
             Self::WriteLabel { .. } => "process.apparmorProfile or selinuxLabel",
             Self::Limit { .. } => "process.rlimits",
             Self::Scheduler(_) => "process.scheduler",
@@ -538,8 +548,9 @@ impl fmt::Display for Op {
             Self::Capabilities { effective, permitted, inheritable, ambient } => {
                 write!(f, "set capabilities {effective:#x} {permitted:#x} {inheritable:#x} {ambient:#x}")
             }
-            Self::EnterCwd => write!(f, "enter the working directory"),
-            Self::Chdir(path) => write!(f, "chdir to cwd ({:?})", path.to_string_lossy()),
+            Self::EnterCwd { early: true } => write!(f, "enter the working directory, if root may"),
+            Self::EnterCwd { early: false } => write!(f, "enter the working directory"),
+            Self::Chdir { path, .. } => write!(f, "chdir to cwd ({:?})", path.to_string_lossy()),
             Self::Umask(mask) => write!(f, "set umask {mask:03o}"),
             Self::EnterPids => write!(f, "enter the pid namespace"),
             Self::Session { .. } => write!(f, "begin a session"),

@@ -55,7 +55,8 @@ pub fn program(process: &Process, home: &str, listen_fds: Option<u32>) -> Result
     Ok(Program { candidates: candidates?, in_path, argv, env })
 }
 
-fn environment(process: &Process, home: &str, listen_fds: Option<u32>) -> Result<Vec<String>> {
+/// The environment of the program.
+pub fn environment(process: &Process, home: &str, listen_fds: Option<u32>) -> Result<Vec<String>> {
     let mut env: Vec<String> = Vec::with_capacity(process.env.len() + 3);
     for (index, entry) in process.env.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -135,6 +136,8 @@ pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_a
     if let Some(listener) = early {
         ops.push(Op::Seccomp { listener });
     }
+    // Root may enter what the user may not, and the other way round where root is not the host's: as runc.
+    ops.push(Op::EnterCwd { early: true });
     ops.push(Op::DropBounding(!sets.bounding & ((1 << 41) - 1)));
     let groups = user.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
     ops.push(Op::Ids { uid: user.uid, gid: user.gid, groups: groups_allowed.then_some(groups) });
@@ -144,7 +147,7 @@ pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_a
         inheritable: sets.inheritable,
         ambient: sets.ambient,
     });
-    ops.push(Op::EnterCwd);
+    ops.push(Op::EnterCwd { early: false });
     ops.push(Op::Umask(user.umask.unwrap_or(0o022)));
     ops.push(Op::FindProgram);
     ops
