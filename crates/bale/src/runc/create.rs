@@ -208,6 +208,14 @@ fn tell_unknown_capabilities(global: &Global, config: &RuntimeConfig) {
         let words = format!("warning: ignoring unknown or unavailable capabilities: [{}]", list.join(" "));
         super::note(global, &words);
     }
+    // It takes both of the others (capabilities(7)).
+    for name in &sets.ambient {
+        let known = bale_sys::identity::capability(name).is_some();
+        if known && !(sets.inheritable.contains(name) && sets.permitted.contains(name)) {
+            let words = format!("warning: can't raise ambient capability {name}: operation not permitted");
+            super::note(global, &words);
+        }
+    }
 }
 
 /// Removes the directory of a container that was not made; the failure before is the one to tell.

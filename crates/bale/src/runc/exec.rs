@@ -7,7 +7,7 @@ use std::path::Path;
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 use bale_runtime::{ExecOptions, InitParent, Stdio};
-use bale_spec::runtime::{Capabilities, Process, User};
+use bale_spec::runtime::{Capabilities, Process};
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::create::{connect, preserve_fds, read_bounded};
@@ -206,7 +206,6 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
         return;
     }
-    let root = process.user.uid == User::default().uid;
     let sets = process.capabilities.get_or_insert_with(Capabilities::default);
     for name in names {
         let lists = [&mut sets.bounding, &mut sets.permitted, &mut sets.effective];
@@ -215,7 +214,7 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
                 list.push(name.clone());
             }
         }
-        if !root && sets.inheritable.contains(name) && !sets.ambient.contains(name) {
+        if sets.inheritable.contains(name) && !sets.ambient.contains(name) {
             sets.ambient.push(name.clone());
         }
     }

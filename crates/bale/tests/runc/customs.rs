@@ -6,7 +6,7 @@ use bale_testkit::require_root;
 use serde_json::{Value, json};
 
 use crate::namespaces::{open_up, with_users};
-use crate::stage::{Ran, Stage};
+use crate::stage::{Ran, Stage, add_mount};
 
 fn in_cgroup(path: &str) -> impl FnOnce(&mut Value) {
     move |c| c["linux"]["cgroupsPath"] = json!(path)
@@ -172,5 +172,58 @@ fn a_hook_that_fails_is_told_with_its_words() {
         c["hooks"] = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
     });
     ran.prints("started");
+    stage.assert_clean();
+}
+
+#[test]
+fn what_a_dangling_link_points_to_is_made_inside_the_root() {
+    require_root!();
+    let stage = Stage::new();
+    let root = stage.scratch.join("rootfs");
+    let source = stage.scratch.join("source");
+    std::fs::write(&source, "mounted\n").unwrap();
+    // As an image of systemd's has it; by a chain of links; and one that wants out.
+    for (link, to) in [
+        ("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
+        ("etc/hosts", "/jump/baz/hosts"),
+        ("jump", "/var/foo/bar"),
+        ("etc/out", "../../../../outside/file"),
+        ("etc/loop", "loop"),
+    ] {
+        let _ = std::fs::remove_file(root.join(link));
+        std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+    }
+    let source = source.to_str().unwrap();
+    let ran =
+        stage.run("cat /run/systemd/resolve/stub-resolv.conf /var/foo/bar/baz/hosts /outside/file", |c| {
+            for target in ["/etc/resolv.conf", "/etc/hosts", "/etc/out"] {
+                add_mount(c, target, "bind", source, &["bind", "ro"]);
+            }
+        });
+    ran.prints("mounted\nmounted\nmounted");
+    assert!(root.join("outside/file").exists() && !stage.scratch.join("outside").exists());
+    stage.run("true", |c| add_mount(c, "/etc/loop", "bind", source, &["bind"])).fails_with("symbolic link");
+    // Directories as well, with more below the link.
+    std::os::unix::fs::symlink("../srv/deep/down", root.join("etc/dir")).unwrap();
+    let ran =
+        stage.run("cd /srv/deep/down/more && pwd", |c| add_mount(c, "/etc/dir/more", "tmpfs", "tmpfs", &[]));
+    ran.prints("/srv/deep/down/more");
+    stage.assert_clean();
+}
+
+#[test]
+fn a_start_container_hook_is_held_by_the_filter() {
+    require_root!();
+    let stage = Stage::new();
+    let ran = stage.run("echo started", |c| {
+        c["process"]["noNewPrivileges"] = json!(true);
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}],
+        });
+        c["hooks"] = json!({"startContainer": [{"path": "/bin/mkdir", "args": ["mkdir", "/tmp/x"]}]});
+    });
+    ran.fails_with("error running startContainer hook #0: ");
+    assert!(ran.err.contains("bad system call"), "{ran:#?}");
     stage.assert_clean();
 }

@@ -75,7 +75,14 @@ fn hook_status(argument: u16) -> String {
         TIMED_OUT => "ran out of time and was killed".to_owned(),
         127 => "could not be executed (exit status 127)".to_owned(),
         0..=255 => format!("exit status: {argument}"),
-        signal => format!("ended by signal {}", signal - 256),
+        signal => match signal - 256 {
+            6 => "signal: aborted".to_owned(),
+            9 => "signal: killed".to_owned(),
+            11 => "signal: segmentation fault".to_owned(),
+            15 => "signal: terminated".to_owned(),
+            31 => "signal: bad system call".to_owned(),
+            other => format!("ended by signal {other}"),
+        },
     }
 }
 

@@ -98,12 +98,13 @@ impl Builder<'_> {
         if self.choices.wait_for_start {
             self.ops.push(Op::WaitForStart);
         }
+        // Hooks here are programs of the container: they are held by its filter (as with runc).
+        if late == Some(false) {
+            self.ops.push(Op::Seccomp { listener: false });
+        }
         for (index, hook) in self.config.hooks.iter().flat_map(|h| &h.start_container).enumerate() {
             let hook = self.inner_hook(&format!("hooks.startContainer[{index}]"), hook, Status::Created)?;
             self.ops.push(Op::Hook(Box::new(hook)));
-        }
-        if late == Some(false) {
-            self.ops.push(Op::Seccomp { listener: false });
         }
         self.ops.push(Op::Exec);
         Ok(())
