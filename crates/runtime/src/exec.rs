@@ -80,6 +80,7 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         personality: kept.personality,
         memory_policy: kept.memory_policy.as_ref(),
         groups: &groups,
+        later: kept.listener.as_ref().is_some_and(|listener| listener.later),
         filter,
     };
     let plan = plan::exec(&process, choices, &facts)?;

@@ -62,6 +62,7 @@ pub fn config_plan(data: &[u8]) {
             cgroup_namespace: true,
             pid_namespace: true,
             late_users: true,
+            later: true,
             join_cgroups: true,
             user_namespace: true,
             place_stdio: true,

@@ -81,7 +81,50 @@ pub(crate) struct Listener {
     /// Opaque words for its reader.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub metadata: String,
+    /// The filter notifies of nothing that init does between loading it and going on as the program's process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub later: bool,
 }
+
+/// What init calls from the loading of a filter that comes before its identity until it is in its pid namespace, by
+/// all the names that libc and kernels have for it. (Its waiting for the parent is a write and a read.)
+const ON_THE_WAY: &[&str] = &[
+    "capget",
+    "capset",
+    "chdir",
+    "clone",
+    "clone3",
+    "close",
+    "close_range",
+    "exit",
+    "exit_group",
+    "fchdir",
+    "fcntl",
+    "fcntl64",
+    "fork",
+    "getpid",
+    "ioctl",
+    "openat",
+    "openat2",
+    "prctl",
+    "read",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "sendmsg",
+    "setgid",
+    "setgid32",
+    "setgroups",
+    "setgroups32",
+    "setresgid",
+    "setresgid32",
+    "setresuid",
+    "setresuid32",
+    "setsid",
+    "setuid",
+    "setuid32",
+    "vfork",
+    "write",
+];
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &u64) -> bool {
@@ -93,7 +136,9 @@ impl Listener {
     pub fn of(profile: Option<&Seccomp>) -> Option<Self> {
         let profile = profile?;
         let path = profile.listener_path.clone()?;
-        Some(Self { path, metadata: profile.listener_metadata.clone().unwrap_or_default() })
+        let notifying = profile.syscalls.iter().filter(|rule| rule.action == "SCMP_ACT_NOTIFY");
+        let later = !notifying.flat_map(|rule| &rule.names).any(|name| ON_THE_WAY.contains(&name.as_str()));
+        Some(Self { path, metadata: profile.listener_metadata.clone().unwrap_or_default(), later })
     }
 }
 

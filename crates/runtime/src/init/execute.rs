@@ -35,6 +35,8 @@ pub(super) struct Init<'a> {
     cwd: Option<OwnedFd>,
     cwd_entered: bool,
     label: Option<OwnedFd>,
+    /// Of a filter that is loaded.
+    listener: Option<OwnedFd>,
     program_path: usize,
     umask: u32,
     /// Every descriptor from here on is closed by exec.
@@ -64,6 +66,7 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         cwd: None,
         cwd_entered: false,
         label: None,
+        listener: None,
         program_path: 0,
         umask: 0o022,
         closing: false,
@@ -231,7 +234,12 @@ impl<'a> Init<'a> {
                 self.close_rest()
             }
             Op::NoNewPrivileges => identity::no_new_privileges().map_err(at(Call::Prctl)),
-            Op::Seccomp { listener } => self.seccomp(*listener),
+            Op::Seccomp { listener } => {
+                self.seccomp()?;
+                if *listener { self.send_listener() } else { Ok(()) }
+            }
+            Op::SeccompAhead => self.seccomp(),
+            Op::SendListener => self.send_listener(),
             Op::DropBounding(set) => identity::drop_bounding(*set).map_err(at(Call::Prctl)),
             Op::Ids { uid, gid, groups } => become_ids(*uid, *gid, groups.as_deref()),
             Op::Capabilities { effective, permitted, inheritable, ambient } => {
@@ -627,15 +635,17 @@ impl<'a> Init<'a> {
         place_fd(null.as_raw_fd(), number).map_err(at(Call::Dup))
     }
 
-    fn seccomp(&mut self, listener: bool) -> Outcome {
+    fn seccomp(&mut self) -> Outcome {
         // What the filter may refuse comes before it: a profile without close_range is common.
         self.close_on_exec()?;
         let loaded = seccomp::load(&self.filter.instructions, self.filter.flags);
-        let fd = loaded.map_err(|error| at(Call::Seccomp)(error))?;
-        match fd {
-            Some(fd) if listener => self.sync(Point::Listener, fd.as_raw_fd()),
-            _ => Ok(()),
-        }
+        self.listener = loaded.map_err(|error| at(Call::Seccomp)(error))?;
+        Ok(())
+    }
+
+    fn send_listener(&mut self) -> Outcome {
+        // It goes away here once the parent has it.
+        self.listener.take().map_or(Ok(()), |fd| self.sync(Point::Listener, fd.as_raw_fd()))
     }
 
     fn enter_cwd(&mut self, early: bool) -> Outcome {

@@ -161,7 +161,9 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
             Some("the profile is not loaded: apparmor_parser --replace FILE")
         }
         (Op::EnterCwd { .. }, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
-        (Op::Seccomp { .. }, _, Errno::ACCESS) => Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN"),
+        (Op::Seccomp { .. } | Op::SeccompAhead, _, Errno::ACCESS) => {
+            Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN")
+        }
         (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => {
             Some("the host's root is no mount: try --no-pivot")
         }

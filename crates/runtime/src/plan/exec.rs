@@ -35,6 +35,8 @@ pub struct ExecChoices<'a> {
     pub memory_policy: Option<&'a bale_spec::runtime::MemoryPolicy>,
     /// `tasks` files of resctrl groups to join: sources 1 and on.
     pub groups: &'a [std::path::PathBuf],
+    /// The filter's listener may be sent late.
+    pub later: bool,
     /// The container's filter.
     pub filter: Option<Filter>,
 }
@@ -126,10 +128,11 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
         }
     }
     // What the container sees of this process from here on is what its own processes are.
-    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
-    ops.insert(find, Op::Session { terminal: process.terminal });
     if choices.pid_namespace {
-        ops.insert(find, Op::EnterPids);
+        process::enter_pids(&mut ops, process.terminal, choices.later);
+    } else {
+        let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
+        ops.insert(find, Op::Session { terminal: process.terminal });
     }
     if let Some(listener) = listener.filter(|_| process.no_new_privileges) {
         ops.push(Op::Seccomp { listener });

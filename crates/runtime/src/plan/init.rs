@@ -6,6 +6,7 @@ use bale_spec::runtime::{NamespaceKind, Status};
 use super::op::{Op, Point};
 use super::process::{self, label, open_label};
 use super::{Builder, c_string, invalid, kind_flag};
+use crate::kept::Listener;
 
 impl Builder<'_> {
     /// What needs the host's procfs or the ids of the caller.
@@ -85,9 +86,8 @@ impl Builder<'_> {
         if self.late_pids.is_some() {
             // Its processes may have power over whoever is in it: init goes there when it has nothing of the host any more,
             // neither descriptors nor capabilities (CVE-2016-9962).
-            let find = identity.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(identity.len());
-            identity.insert(find, Op::Session { terminal: self.process.terminal });
-            identity.insert(find, Op::EnterPids);
+            let later = Listener::of(self.linux.seccomp.as_ref()).is_some_and(|listener| listener.later);
+            process::enter_pids(&mut identity, self.process.terminal, later);
         }
         self.ops.append(&mut identity);
         let late = listener.filter(|_| self.process.no_new_privileges);

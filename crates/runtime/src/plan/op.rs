@@ -346,6 +346,10 @@ pub enum Op {
         /// The filter has a listener, which the parent takes.
         listener: bool,
     },
+    /// Loads the system call filter, and keeps its listener until [`Op::SendListener`].
+    SeccompAhead,
+    /// Has the parent take the listener.
+    SendListener,
     /// Takes capabilities out of the bounding set.
     DropBounding(u64),
     /// Takes ids, keeping capabilities.
@@ -415,7 +419,7 @@ impl Op {
             Self::Sysctl { .. } => "linux.sysctl",
             Self::Personality(_) => "linux.personality",
             Self::MemoryPolicy { .. } => "linux.memoryPolicy",
-            Self::Seccomp { .. } => "linux.seccomp",
+            Self::Seccomp { .. } | Self::SeccompAhead | Self::SendListener => "linux.seccomp",
             Self::HostName(_) => "hostname",
             Self::DomainName(_) => "domainname",
             Self::OpenCwd(_) | Self::EnterCwd { .. } | Self::Chdir { .. } => "process.cwd",
@@ -536,7 +540,8 @@ impl fmt::Display for Op {
             Self::Affinity(mask) => write!(f, "set CPU affinity {mask:x?}"),
             Self::OwnStdio { uid } => write!(f, "give the standard streams to user {uid}"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),
-            Self::Seccomp { .. } => write!(f, "load the seccomp filter"),
+            Self::Seccomp { .. } | Self::SeccompAhead => write!(f, "load the seccomp filter"),
+            Self::SendListener => write!(f, "send the filter's listener"),
             Self::DropBounding(set) => write!(f, "drop bounding capabilities {set:#x}"),
             Self::Ids { uid, gid, groups } => {
                 write!(f, "become user {uid}, group {gid}")?;

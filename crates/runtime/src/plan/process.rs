@@ -123,6 +123,18 @@ impl Sets {
     }
 }
 
+/// Has init go on in the pid namespace that it has joined, when it has nothing of the host any more. With `later` a
+/// listener that it has by then is sent from there, so that who gets it is told the pid of the program.
+pub fn enter_pids(ops: &mut Vec<Op>, terminal: bool, later: bool) {
+    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
+    let loads = ops.iter_mut().find(|op| matches!(op, Op::Seccomp { listener: true })).filter(|_| later);
+    let sends = loads.map(|load| {
+        *load = Op::SeccompAhead;
+        Op::SendListener
+    });
+    ops.splice(find..find, [Op::EnterPids, Op::Session { terminal }].into_iter().chain(sends));
+}
+
 /// The operations that turn init into the user's process: ids, capabilities, filter, directory, program.
 pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_allowed: bool) -> Vec<Op> {
     let mut ops = Vec::new();
