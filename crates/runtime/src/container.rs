@@ -117,6 +117,9 @@ fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> 
         CgroupManager::Systemd => Some(cgroup::systemd::locate(Host::detect()?, &unit(options)?)?),
         CgroupManager::Disabled => None,
     };
+    if let (Some(cgroup), (path, true)) = (&record.cgroup, cgroup_path(options)) {
+        cgroup::refuse_others(cgroup).within(|| format!("make cgroup {path:?}"))?;
+    }
     let mut kept = Kept::new(&options.config, plan);
     kept.no_new_keyring = options.no_new_keyring;
     kept.keep(&mut record)?;

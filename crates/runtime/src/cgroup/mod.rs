@@ -380,6 +380,17 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
     Ok(handle)
 }
 
+/// Refuses a place where others are, before a record says that it is the container's: whoever clears up after a container
+/// that was killed half-made ends what is in its cgroups.
+///
+/// # Errors
+/// `Conflict` when processes are there, or it is frozen.
+pub fn refuse_others(record: &bale_record::Cgroup) -> Result<()> {
+    let handle = open(record)?;
+    let groups = handle.v1.iter().map(|v1| &v1.group).chain(&handle.unified);
+    groups.map(refuse_used).collect()
+}
+
 /// Removes the cgroups of a record, with all processes that are left in them, and its systemd unit.
 ///
 /// # Errors
