@@ -23,6 +23,7 @@
 pub(crate) mod attributes;
 mod file;
 mod flat;
+mod form;
 mod name;
 mod overlay;
 pub(crate) mod remove;
