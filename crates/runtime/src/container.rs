@@ -298,14 +298,7 @@ fn spawn(
     (ours, theirs): (&OwnedFd, &OwnedFd),
 ) -> Result<Child> {
     let proc = open_proc()?;
-    let stdio = match &options.stdio {
-        Stdio::Fds { stdin, stdout, stderr } => {
-            let copy =
-                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
-            Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
-        }
-        _ => None,
-    };
+    let stdio = options.stdio.copies()?;
     let given = Inherited {
         sources: held.sources,
         proc: &proc,
@@ -314,10 +307,7 @@ fn spawn(
         parent: theirs,
         fifos: held.fifos,
         stdio: stdio.as_ref(),
-        console: match &options.stdio {
-            Stdio::ConsoleSocket(socket) => Some(socket),
-            _ => None,
-        },
+        console: options.stdio.console_socket(),
         preserve_fds: options.preserve_fds,
     };
     // Nobody in the container may look into this process's child before it is the user's program.

@@ -183,14 +183,7 @@ fn start(
     root: &OwnedFd,
 ) -> Result<Executed> {
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
-    let stdio = match &options.stdio {
-        Stdio::Fds { stdin, stdout, stderr } => {
-            let copy =
-                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
-            Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
-        }
-        _ => None,
-    };
+    let stdio = options.stdio.copies()?;
     let given = Inherited {
         sources,
         proc: host.proc,
@@ -199,10 +192,7 @@ fn start(
         parent: &theirs,
         fifos: None,
         stdio: stdio.as_ref(),
-        console: match &options.stdio {
-            Stdio::ConsoleSocket(socket) => Some(socket),
-            _ => None,
-        },
+        console: options.stdio.console_socket(),
         preserve_fds: options.preserve_fds,
     };
     let sibling = options.parent == InitParent::Sibling;

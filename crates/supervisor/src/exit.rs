@@ -63,7 +63,11 @@ fn creator_died(dir: &Dir) -> Result<Event> {
     Ok(Event::Failed(Failure::from(&fault)))
 }
 
-fn write(dir: &Dir, exit: Exit) -> Result<()> {
+/// Writes down how it ended.
+///
+/// # Errors
+/// The failed call.
+pub fn write(dir: &Dir, exit: Exit) -> Result<()> {
     let locked = dir.lock()?;
     let mut record = locked.load()?;
     record.phase = Phase::Stopped;

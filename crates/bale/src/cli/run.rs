@@ -6,7 +6,7 @@ use bale_engine::{Created, Engine, Left, Mode, Progress, Quiet, Ran};
 use bale_fault::{Fault, Kind, Result};
 
 use super::Context;
-use super::flags::{RunFlags, write_cidfile};
+use super::flags::{Wanted, write_cidfile};
 use crate::progress::{Direction, Show, Stream};
 use crate::{exit, output};
 
@@ -21,16 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     sig_proxy: bool,
     #[command(flatten)]
-    flags: RunFlags,
-    /// Print help
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-    /// Image, or with a slash in front the directory of a bundle (./redis)
-    #[arg(value_name = "IMAGE|./BUNDLE")]
-    image: String,
-    /// Program and arguments, in place of the image's
-    #[arg(value_name = "COMMAND", allow_hyphen_values = true)]
-    command: Vec<String>,
+    wanted: Wanted,
 }
 
 /// Makes a container and runs it.
@@ -47,17 +38,17 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
     let mode = if args.detach {
         Mode::Detached
     } else {
-        Mode::Attached { stdin: args.flags.interactive, signals: args.sig_proxy }
+        Mode::Attached { stdin: args.wanted.flags.interactive, signals: args.sig_proxy }
     };
-    let typed = args.flags.interactive && !args.detach;
-    if let Err(fault) = bale_engine::check_terminal(typed, args.flags.tty) {
+    let typed = args.wanted.flags.interactive && !args.detach;
+    if let Err(fault) = bale_engine::check_terminal(typed, args.wanted.flags.tty) {
         // The one failure of run that docker ends with 1.
         exit::report(&fault);
         return Ok(ExitCode::FAILURE);
     }
-    let cidfile = args.flags.cidfile.clone();
-    let mut progress = progress(args.flags.quiet);
-    let options = args.flags.resolve(&args.image, args.command)?;
+    let cidfile = args.wanted.flags.cidfile.clone();
+    let mut progress = progress(args.wanted.flags.quiet);
+    let options = args.wanted.resolve()?;
     let mut id = String::new();
     let mut made = |created: &Created| {
         created.container.id().clone_into(&mut id);

@@ -1,6 +1,7 @@
 //! Kernel parameters that belong to the container: its names, and `linux.sysctl`.
 
 use bale_fault::Result;
+use bale_spec::options::device::SYSCTLS;
 use bale_spec::runtime::NamespaceKind;
 
 use super::op::Op;
@@ -33,18 +34,9 @@ impl Builder<'_> {
         let has =
             |kind| self.makes(kind) || self.joins(kind) && self.facts.own_namespaces & kind_flag(kind) == 0;
         let dotted = name.replace('/', ".");
-        const IPC: [&str; 9] = [
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-            "kernel.shm_rmid_forced",
-            "kernel.msg_next_id",
-        ];
-        if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        // runc knows one more than docker.
+        let of_ipc = SYSCTLS.contains(&dotted.as_str()) || dotted == "kernel.msg_next_id";
+        if of_ipc || dotted.starts_with("fs.mqueue.") {
             return if has(NamespaceKind::Ipc) {
                 Ok(())
             } else {
