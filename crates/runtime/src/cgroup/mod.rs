@@ -387,8 +387,8 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
 /// `Conflict` when processes are there, or it is frozen.
 pub fn refuse_others(record: &bale_record::Cgroup) -> Result<()> {
     let handle = open(record)?;
-    let groups = handle.v1.iter().map(|v1| &v1.group).chain(&handle.unified);
-    groups.map(refuse_used).collect()
+    let mut groups = handle.v1.iter().map(|v1| &v1.group).chain(&handle.unified);
+    groups.try_for_each(refuse_used)
 }
 
 /// Removes the cgroups of a record, with all processes that are left in them, and its systemd unit.
