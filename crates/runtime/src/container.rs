@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::systemd::Unit;
 use crate::cgroup::{self, Handle, Host};
-use crate::init::report::{Failure, MESSAGE_MAX, NETWORK};
+use crate::init::report::{Failure, MESSAGE_MAX, NETWORK, NETWORK_MADE};
 use crate::init::{self, Inherited, words};
 use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
@@ -173,18 +173,21 @@ fn make_init(
     }
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
-    let held = Held { sources: &opened, network: network.as_ref(), fifos: fifos.as_ref() };
+    // On a busy machine the thread may not even have begun.
+    let by_clone = plan.network_beside && network.as_ref().is_none_or(Network::give_up);
+    let held = Held { sources: &opened, network: network.as_ref(), by_clone, fifos: fifos.as_ref() };
     let child = spawn(options, plan, group, &held, (&ours, &theirs))?;
     drop((theirs, fifos, opened));
     timings::stage("clone");
+    let left = if plan.network_beside { hand_over(network, by_clone, &ours) } else { None };
     if plan.network_beside {
-        hand_over(network, &ours);
         timings::stage("network namespace");
     }
     let limited = match options.cgroup_manager {
         CgroupManager::Systemd => start_unit(options, record, &child, group),
         _ => restrict(options, group),
     };
+    drop(left);
     let finished = limited.and_then(|()| {
         timings::stage("limits");
         finish(options, plan, record, locked, (&child, &ours, group))
@@ -273,13 +276,19 @@ fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
     Ok((start, result))
 }
 
-/// Gives init its network namespace, or the word to make it.
-fn hand_over(network: Option<Network>, init: &OwnedFd) {
+/// Gives init its network namespace, or the word that it has it or is to make it. Returns what was given up, whose thread
+/// may still have to end.
+fn hand_over(network: Option<Network>, by_clone: bool, init: &OwnedFd) -> Option<Network> {
     // Init may have failed; then it has said so, which is read later.
+    if by_clone {
+        let _ = socket::send(init, &[NETWORK_MADE]);
+        return network;
+    }
     let _ = match network.and_then(Network::finish) {
         Some(made) => socket::send_fd(init, &[NETWORK], made.as_fd()),
         None => socket::send(init, &[NETWORK]),
     };
+    None
 }
 
 /// What there is for init before clone.
@@ -287,6 +296,8 @@ struct Held<'a> {
     sources: &'a [OwnedFd],
     /// It may be in the making.
     network: Option<&'a Network>,
+    /// It was given up: clone makes it.
+    by_clone: bool,
     fifos: Option<&'a (OwnedFd, OwnedFd)>,
 }
 
@@ -315,7 +326,7 @@ fn spawn(
     let time = enter_time(plan)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
     let how = process::Clone {
-        flags: plan.clone_flags | sibling,
+        flags: plan.clone_flags | sibling | if held.by_clone { namespace::NEWNET } else { 0 },
         cgroup: group.and_then(Handle::into_cgroup_fd),
         beside: held.network,
     };

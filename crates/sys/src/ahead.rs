@@ -23,6 +23,11 @@ pub struct Network {
     taken: bool,
 }
 
+/// Nobody has claimed the work; the thread writes 1 when it does.
+const OPEN: u32 = 0;
+/// The work is not to be done any more.
+const GIVEN_UP: u32 = 2;
+
 /// What the thread and the kernel write.
 #[derive(Debug)]
 struct Shared {
@@ -30,6 +35,8 @@ struct Shared {
     thread: AtomicU32,
     /// The namespace's descriptor, or an errno, negative.
     answer: AtomicI32,
+    /// Whether it is to be made: [`OPEN`] until the thread begins with it or somebody gives up.
+    claim: AtomicU32,
 }
 
 impl Network {
@@ -38,8 +45,19 @@ impl Network {
     #[must_use]
     pub fn begin() -> Option<Self> {
         process::one_thread().ok()?;
-        let shared = Box::new(Shared { thread: AtomicU32::new(0), answer: AtomicI32::new(-1) });
+        let shared = Box::new(Shared {
+            thread: AtomicU32::new(0),
+            answer: AtomicI32::new(-1),
+            claim: AtomicU32::new(OPEN),
+        });
         start(&shared).then_some(Self { shared, taken: false })
+    }
+
+    /// Leaves it, if the thread has not begun: on a busy machine it may wait for a processor longer than the work takes.
+    /// Tells whether it is left; [`Network::finish`] has none then.
+    #[must_use]
+    pub fn give_up(&self) -> bool {
+        self.shared.claim.compare_exchange(OPEN, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Waits until it is made. This process has one thread then. `None` as for [`Network::begin`].
@@ -107,7 +125,7 @@ fn clone_thread(shared: &Shared) -> bool {
     let answer: isize;
     // SAFETY: both threads go on behind the first system call, and only the first comes to the label 2 and so out of
     // this block: the other ends before. They have the same stack pointer, which the second never uses: its code has no
-    // push, no call and no access to memory but the one of `answer`, which lives until its end. It has no signals,
+    // push, no call and no access to memory but those of `answer` and `claim`, which live until its end. It has no signals,
     // which would use that stack. It does not use thread-local storage, which would be the first's. The descriptors
     // are shared, so the one that open(2) returns is this process's. The kernel keeps all registers but rax, rcx, r11.
     unsafe {
@@ -115,6 +133,10 @@ fn clone_thread(shared: &Shared) -> bool {
             "syscall",
             "test rax, rax",
             "jnz 2f",
+            // rax is 0, which is OPEN.
+            "mov edx, 1",
+            "lock cmpxchg dword ptr [r14], edx",
+            "jne 4f",
             "mov edi, {network}",
             "mov eax, {unshare}",
             "syscall",
@@ -128,6 +150,7 @@ fn clone_thread(shared: &Shared) -> bool {
             "syscall",
             "3:",
             "mov dword ptr [r12], eax",
+            "4:",
             "xor edi, edi",
             "mov eax, {exit}",
             "syscall",
@@ -147,6 +170,7 @@ fn clone_thread(shared: &Shared) -> bool {
             in("r8") 0_usize,
             in("r12") shared.answer.as_ptr(),
             in("r13") path.as_ptr(),
+            in("r14") shared.claim.as_ptr(),
             lateout("rcx") _,
             lateout("r11") _,
         );

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use super::files::{self, Want};
 use super::report::{
-    ANNOUNCED, ANNOUNCED_LENGTH, Call, DONE, Failure, LIMITED, MESSAGE_MAX, MOVED, NETWORK, READY, SYNC,
-    TEXT_MAX,
+    ANNOUNCED, ANNOUNCED_LENGTH, Call, DONE, Failure, LIMITED, MESSAGE_MAX, MOVED, NETWORK, NETWORK_MADE,
+    READY, SYNC, TEXT_MAX,
 };
 use super::{Filter, Inherited, Program, hook, procfs};
 use crate::plan::kind_flag;
@@ -274,6 +274,7 @@ impl<'a> Init<'a> {
             (1, None) if word[0] == NETWORK => {
                 namespace::unshare(namespace::NEWNET).map_err(at(Call::Unshare))
             }
+            (1, None) if word[0] == NETWORK_MADE => Ok(()),
             _ => Err(at(Call::Read)(Errno::PIPE)),
         }
     }

@@ -4,7 +4,7 @@
 //! parent                        init
 //!   |  clone3                    |
 //!   |--------------------------->|   operations 0, 1, 2 …
-//!   |      NETWORK               |   only where the plan has Op::EnterNetwork, before all other words of the parent
+//!   |   NETWORK, NETWORK_MADE    |   only where the plan has Op::EnterNetwork, before all other words of the parent
 //!   |--------------------------->|
 //!   |      SYNC(point)           |
 //!   |<---------------------------|   only where the plan has Op::Sync
@@ -45,6 +45,8 @@ pub const LIMITED: u8 = b'2';
 /// What the parent says, one byte, without being asked: the network namespace comes with it. Without a descriptor init
 /// makes one.
 pub const NETWORK: u8 = b'3';
+/// What the parent says instead: clone made the network namespace.
+pub const NETWORK_MADE: u8 = b'4';
 /// The longest text of a failure.
 pub const TEXT_MAX: usize = 240;
 /// The longest message.
