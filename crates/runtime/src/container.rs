@@ -60,7 +60,10 @@ pub fn explain(options: &CreateOptions<'_>) -> Result<String> {
 }
 
 fn decide(options: &CreateOptions<'_>) -> Result<Plan> {
-    let facts = facts::gather(&options.config, options.bundle, &options.root, options.preserve_fds)?;
+    let mut facts = facts::gather(&options.config, options.bundle, &options.root, options.preserve_fds)?;
+    if options.no_pivot {
+        facts.kernel_mounts = facts::kernel_mounts()?;
+    }
     let choices = Choices {
         id: options.dir.id(),
         bundle: options.bundle,

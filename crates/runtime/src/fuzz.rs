@@ -27,6 +27,7 @@ fn facts(layout: Layout) -> Facts {
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),
         own_namespaces: 0,
+        kernel_mounts: Vec::new(),
     }
 }
 

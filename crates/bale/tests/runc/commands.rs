@@ -1,6 +1,8 @@
 //! The command line itself: what callers try out, and the words and files that they look at.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use bale_testkit::require_root;
 use serde_json::{Value, json};
@@ -439,6 +441,25 @@ fn pidfds_come_over_a_socket() {
     stage.assert_clean();
 }
 
+/// Without pivot_root the host's root stays below the container's: the way up from there must end at the container's,
+/// also where hooks saw its root at a path of the host.
+#[test]
+fn nobody_walks_up_from_a_root_without_pivot() {
+    require_root!();
+    let stage = Stage::new();
+    for hooks in [json!({}), json!({"createRuntime": [{"path": "/bin/true"}]})] {
+        let id = Stage::id();
+        let bundle = stage.bundle(&id, "exec sleep 1000", |c| c["hooks"] = hooks);
+        let mut create = stage.command(["create", "--no-pivot", "--bundle", bundle.to_str().unwrap(), &id]);
+        assert!(create.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("create").success());
+        let root = format!("/proc/{}/root", stage.state(&id)["pid"]);
+        let file = |path: &str| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).expect("a root");
+        assert_eq!(file(&format!("{root}/..")), file(&root), "hooks: {}", stage.state(&id));
+        stage.ok(["delete", "--force", &id]);
+    }
+    stage.assert_clean();
+}
+
 /// Options of run: the root without pivot_root, no keyring, and what stays afterwards.
 #[test]
 fn options_of_run() {
@@ -454,6 +475,12 @@ fn options_of_run() {
     };
     let (ran, _) = run("ls /proc/1/root/bin/sh; hostname", &["--no-pivot"]);
     ran.prints("/proc/1/root/bin/sh\nstage");
+    // Where the host's procfs is in sight, a user namespace may mount one without the masks of the container's.
+    let mounts =
+        "mkdir -p /p; unshare -U -r -m -p -f mount -t proc proc /p 2>/dev/null && echo mounted; true";
+    for options in [&[][..], &["--no-pivot"]] {
+        run(mounts, options).0.prints("");
+    }
     let keyring = "grep -c '_ses\\.$ID:' /proc/keys; true";
     if Path::new("/proc/keys").exists() {
         run(keyring, &[]).0.prints("1");

@@ -203,6 +203,8 @@ impl<'a> Init<'a> {
             Op::PlaceStdio => self.place_stdio(),
             Op::Sysctl { path, value, .. } => files::write_host(self.given.proc.as_fd(), path, value, false),
             Op::OpenCwd(target) => self.open(target, Want::Directory).map(|fd| self.cwd = Some(fd)),
+            Op::MoveRoot => mount::attach_on_root(self.root()?).map_err(at(Call::MoveMount)),
+            Op::HideMount(path) => self.hide_mount(path),
             Op::PivotRoot { no_pivot } => self.pivot(*no_pivot),
             Op::SetRoot { change, recursive } => {
                 mount::set_attributes(self.root()?, *recursive, *change).map_err(at(Call::MountSetattr))
@@ -549,6 +551,19 @@ impl<'a> Init<'a> {
             place_fd(stream.as_raw_fd(), number).map_err(at(Call::Dup))?;
         }
         Ok(())
+    }
+
+    fn hide_mount(&mut self, path: &std::ffi::CStr) -> Outcome {
+        match mount::detach(path) {
+            // In a user namespace of its own the host's mounts are locked.
+            Err(Errno::INVAL | Errno::PERM) => {
+                let empty = self.make_mount(c"tmpfs", &[], None, 0)?;
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let target = rustix::fs::open(path, flags, Mode::empty()).map_err(at(Call::Open))?;
+                mount::attach(&empty, &target).map_err(at(Call::MoveMount))
+            }
+            detached => detached.map_err(at(Call::Unmount)),
+        }
     }
 
     fn pivot(&mut self, no_pivot: bool) -> Outcome {

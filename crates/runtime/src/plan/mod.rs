@@ -59,6 +59,8 @@ pub struct Facts {
     pub listen_fds: Option<u32>,
     /// `CLONE_NEW…` of the namespaces that the config joins and this process is in.
     pub own_namespaces: u64,
+    /// Where procfs and sysfs are mounted, last mounted first, when the container is confined without pivot_root.
+    pub kernel_mounts: Vec<PathBuf>,
 }
 
 /// One v1 hierarchy.

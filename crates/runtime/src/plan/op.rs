@@ -279,6 +279,10 @@ pub enum Op {
     },
     /// Opens the working directory, making it if absent.
     OpenCwd(Target),
+    /// Moves the root's mount on that of this mount namespace: from below there is no way up past it.
+    MoveRoot,
+    /// Takes a mount of the host out of this mount namespace, or covers it where that is not allowed.
+    HideMount(CString),
     /// Makes the root the container's.
     PivotRoot {
         /// By chroot, as pivot_root does not work on ramfs.
@@ -514,6 +518,8 @@ impl fmt::Display for Op {
             Self::PlaceStdio => write!(f, "place the standard streams"),
             Self::Sysctl { name, value, .. } => write!(f, "set sysctl {name} to {:?}", text(value)),
             Self::OpenCwd(target) => write!(f, "open working directory {target}"),
+            Self::MoveRoot => write!(f, "move the root to /"),
+            Self::HideMount(path) => write!(f, "hide the host's {}", path.to_string_lossy()),
             Self::PivotRoot { no_pivot: false } => write!(f, "pivot root"),
             Self::PivotRoot { no_pivot: true } => write!(f, "change root"),
             Self::SetRoot { change, .. } => {

@@ -96,7 +96,11 @@ impl Builder<'_> {
         self.ops.append(&mut self.late);
         self.ops.push(Op::OpenCwd(destination("process.cwd", &self.process.cwd)?));
         // pivot_root would change the root of everybody in the mount namespace.
-        let no_pivot = self.choices.no_pivot || !self.makes(NamespaceKind::Mount);
+        let own = self.makes(NamespaceKind::Mount);
+        if own && self.choices.no_pivot {
+            self.leave_without_pivot()?;
+        }
+        let no_pivot = self.choices.no_pivot || !own;
         self.ops.push(Op::PivotRoot { no_pivot });
         if self.config.root.as_ref().is_some_and(|r| r.readonly) {
             let change = Attributes { set: attr::RDONLY, ..Attributes::default() };
@@ -110,6 +114,21 @@ impl Builder<'_> {
             }
             let change = Attributes { propagation: bits, ..Attributes::default() };
             self.ops.push(Op::SetRoot { change, recursive });
+        }
+        Ok(())
+    }
+}
+
+impl Builder<'_> {
+    /// Without pivot_root the host's mounts stay in the container's mount namespace, below its root. Nobody must get there:
+    /// from a root that is not on top a process with CAP_SYS_CHROOT walks up. And with the host's procfs in sight the kernel
+    /// lets a user namespace mount one of its own, without the masks of this container's.
+    fn leave_without_pivot(&mut self) -> Result<()> {
+        if self.ops.iter().any(|op| matches!(op, Op::AttachRoot { at: Some(_), .. })) {
+            self.ops.push(Op::MoveRoot);
+        }
+        for path in &self.facts.kernel_mounts {
+            self.ops.push(Op::HideMount(c_string("mounts", path.as_os_str().as_bytes())?));
         }
         Ok(())
     }
