@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use bale_fault::{Context, Fault, Kind, Result};
 use bale_record::{Cgroup, Dir, Locked, Phase, ProcessId, Record};
 use bale_spec::runtime::{Resources, Status, TimeOffset};
-use bale_sys::ahead::Network;
 use bale_sys::error::Call;
 use bale_sys::process::{self, Child};
 use bale_sys::{namespace, socket};
@@ -16,13 +15,13 @@ use rustix::io::Errno;
 
 use crate::cgroup::systemd::Unit;
 use crate::cgroup::{self, Handle, Host};
-use crate::init::report::{Failure, MESSAGE_MAX, NETWORK, NETWORK_MADE};
+use crate::init::report::{Failure, MESSAGE_MAX};
 use crate::init::{self, Inherited, words};
 use crate::kept::{Kept, Listener};
 use crate::options::{CgroupManager, CreateOptions, Created, InitParent, Stdio};
 use crate::parent::{self, Answers, Progress, Scene, hook_state};
 use crate::plan::op::Op;
-use crate::plan::{self, Choices, Plan, of_config};
+use crate::plan::{Choices, Plan, of_config};
 use crate::{facts, hooks, life, net_devices, shared_mounts, sources, timings};
 
 pub(crate) const START_FIFO: &str = "start.fifo";
@@ -34,9 +33,6 @@ pub(crate) const RESULT_FIFO: &str = "result.fifo";
 /// The failed step in words; nothing is left of the container then but its directory.
 #[allow(clippy::needless_pass_by_value, reason = "its descriptors are closed when the container has them")]
 pub fn create(options: CreateOptions<'_>) -> Result<Created> {
-    let systemd = options.cgroup_manager == CgroupManager::Systemd;
-    let beside = plan::network_beside(&options.config, systemd);
-    let network = if beside { Network::begin() } else { None };
     let plan = decide(&options)?;
     timings::stage("plan");
     let locked = options.dir.lock()?;
@@ -44,7 +40,7 @@ pub fn create(options: CreateOptions<'_>) -> Result<Created> {
     let mut record = intent(&options, &plan, before.as_ref())?;
     locked.save(&record)?;
     timings::stage("record");
-    let outcome = make(&options, &plan, &mut record, &locked, network);
+    let outcome = make(&options, &plan, &mut record, &locked);
     if outcome.is_err() {
         undo(&options, &record, &locked, before.as_ref());
     }
@@ -138,7 +134,6 @@ fn make(
     plan: &Plan,
     record: &mut Record,
     locked: &Locked<'_>,
-    network: Option<Network>,
 ) -> Result<Created> {
     let group = make_cgroup(options);
     if group.is_err() {
@@ -148,7 +143,7 @@ fn make(
     let group = group?;
     timings::stage("cgroup");
     let joined = make_rdt(plan, record);
-    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref(), network));
+    let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref()));
     if let (Err(_), Some(group)) = (&made, &group) {
         // Init has ended; the first failure is the one that is told.
         let _ = group.remove();
@@ -163,7 +158,6 @@ fn make_init(
     record: &mut Record,
     locked: &Locked<'_>,
     group: Option<&Handle>,
-    network: Option<Network>,
 ) -> Result<Created> {
     if let Some(group) = group {
         record.cgroup = Some(group.record());
@@ -176,21 +170,13 @@ fn make_init(
     }
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
     let fifos = if options.wait_for_start { Some(make_fifos(options.dir)?) } else { None };
-    // On a busy machine the thread may not even have begun.
-    let by_clone = plan.network_beside && network.as_ref().is_none_or(Network::give_up);
-    let held = Held { sources: &opened, network: network.as_ref(), by_clone, fifos: fifos.as_ref() };
-    let child = spawn(options, plan, group, &held, (&ours, &theirs))?;
+    let child = spawn(options, plan, group, &opened, (&ours, &theirs), fifos.as_ref())?;
     drop((theirs, fifos, opened));
     timings::stage("clone");
-    let left = if plan.network_beside { hand_over(network, by_clone, &ours) } else { None };
-    if plan.network_beside {
-        timings::stage("network namespace");
-    }
     let limited = match options.cgroup_manager {
         CgroupManager::Systemd => start_unit(options, record, &child, group),
         _ => restrict(options, group),
     };
-    drop(left);
     let finished = limited.and_then(|()| {
         timings::stage("limits");
         finish(options, plan, record, locked, (&child, &ours, group))
@@ -279,47 +265,23 @@ fn make_fifos(dir: &Dir) -> Result<(OwnedFd, OwnedFd)> {
     Ok((start, result))
 }
 
-/// Gives init its network namespace, or the word that it has it or is to make it. Returns what was given up, whose thread
-/// may still have to end.
-fn hand_over(network: Option<Network>, by_clone: bool, init: &OwnedFd) -> Option<Network> {
-    // Init may have failed; then it has said so, which is read later.
-    if by_clone {
-        let _ = socket::send(init, &[NETWORK_MADE]);
-        return network;
-    }
-    let _ = match network.and_then(Network::finish) {
-        Some(made) => socket::send_fd(init, &[NETWORK], made.as_fd()),
-        None => socket::send(init, &[NETWORK]),
-    };
-    None
-}
-
-/// What there is for init before clone.
-struct Held<'a> {
-    sources: &'a [OwnedFd],
-    /// It may be in the making.
-    network: Option<&'a Network>,
-    /// It was given up: clone makes it.
-    by_clone: bool,
-    fifos: Option<&'a (OwnedFd, OwnedFd)>,
-}
-
 fn spawn(
     options: &CreateOptions<'_>,
     plan: &Plan,
     group: Option<&Handle>,
-    held: &Held<'_>,
+    opened: &[OwnedFd],
     (ours, theirs): (&OwnedFd, &OwnedFd),
+    fifos: Option<&(OwnedFd, OwnedFd)>,
 ) -> Result<Child> {
     let proc = open_proc()?;
     let stdio = options.stdio.copies()?;
     let given = Inherited {
-        sources: held.sources,
+        sources: opened,
         proc: &proc,
         root: None,
         tasks: group.map_or(&[], Handle::tasks_fds),
         parent: theirs,
-        fifos: held.fifos,
+        fifos,
         stdio: stdio.as_ref(),
         console: options.stdio.console_socket(),
         preserve_fds: options.preserve_fds,
@@ -328,11 +290,8 @@ fn spawn(
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
     let time = enter_time(plan)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
-    let how = process::Clone {
-        flags: plan.clone_flags | sibling | if held.by_clone { namespace::NEWNET } else { 0 },
-        cgroup: group.and_then(Handle::into_cgroup_fd),
-        beside: held.network,
-    };
+    let how =
+        process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
     // With a copy of this process's end, init would wait for ever for the word of a parent that was killed.
     let (ours, image) = (ours.as_raw_fd(), bale_sys::seal::held().unwrap_or(-1));
     let child = process::clone(how, || match process::close_copy(ours).and(process::close_copy(image)) {

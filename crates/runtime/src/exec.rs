@@ -242,7 +242,7 @@ fn clone(
     let may_follow_init = options.cgroups.is_empty();
     let keep = kept_descriptors(given, &plan.ops);
     let into = |cgroup| {
-        let how = process::Clone { flags, cgroup, beside: None };
+        let how = process::Clone { flags, cgroup };
         process::clone(how, || match process::close_all_but(3 + given.preserve_fds, &keep) {
             Ok(()) => init::run(&plan.ops, given, &plan.program, &plan.filter),
             Err(_) => 1,

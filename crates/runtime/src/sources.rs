@@ -152,7 +152,7 @@ fn join(path: &str, flag: u64) -> Result<OwnedFd> {
 /// Makes a user namespace with these maps: a child that does nothing holds it while it is opened.
 fn user_namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe2")?;
-    let how = process::Clone { flags: namespace::NEWUSER, cgroup: None, beside: None };
+    let how = process::Clone { flags: namespace::NEWUSER, cgroup: None };
     let child = process::clone(how, || {
         // SIGKILL ends it.
         let mut byte = [0_u8; 1];

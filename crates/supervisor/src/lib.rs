@@ -45,7 +45,7 @@ pub use log::PART_LIMIT_BYTES;
 pub fn main(settings: &Settings) -> Result<()> {
     let Some(cgroup) = bale_runtime::cgroup::leave_units() else { return keep(settings) };
     // On cgroup v2 a process is cheaply moved only by being born elsewhere.
-    let how = bale_sys::process::Clone { flags: 0, cgroup: Some(cgroup.as_fd()), beside: None };
+    let how = bale_sys::process::Clone { flags: 0, cgroup: Some(cgroup.as_fd()) };
     match bale_sys::process::clone(how, || u8::from(keep(settings).is_err())) {
         Ok(_) => Ok(()),
         // The cgroup takes no processes, or was removed meanwhile.

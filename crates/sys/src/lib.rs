@@ -3,7 +3,6 @@
 //! One file per subject; rustix is used where it has the call, `raw` has the rest. Descriptors before paths, and
 //! every descriptor is born with `O_CLOEXEC`.
 
-pub mod ahead;
 pub mod bpf;
 #[cfg(target_arch = "x86_64")]
 mod early;

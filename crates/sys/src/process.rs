@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 
-use crate::ahead::Network;
 use crate::error::{Call, Error, Result};
 use crate::raw;
 
@@ -18,8 +17,6 @@ pub struct Clone<'a> {
     pub flags: u64,
     /// The cgroup v2 directory that the child is born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The one thread that this process may have besides: it holds no lock.
-    pub beside: Option<&'a Network>,
 }
 
 /// A child.
@@ -55,12 +52,10 @@ impl Ended {
 /// destructors of the caller, and flushes nothing.
 ///
 /// # Errors
-/// `EMFILE`… of clone3; `EINVAL` when this process has more than one thread that could hold a lock: the child would inherit locks (of the
+/// `EMFILE`… of clone3; `EINVAL` when this process has more than one thread: the child would inherit locks (of the
 /// allocator too) that nobody unlocks.
 pub fn clone(how: Clone<'_>, body: impl FnOnce() -> u8) -> Result<Child> {
-    if how.beside.is_none() {
-        one_thread()?;
-    }
+    one_thread()?;
     let mut pidfd: RawFd = -1;
     let flags = how.flags | libc::CLONE_PIDFD as u64;
     // With CLONE_PARENT the kernel takes the exit signal of this process.

@@ -12,8 +12,7 @@ use rustix::io::Errno;
 
 use super::files::{self, Want};
 use super::report::{
-    ANNOUNCED, ANNOUNCED_LENGTH, Call, DONE, Failure, LIMITED, MESSAGE_MAX, MOVED, NETWORK, NETWORK_MADE,
-    READY, SYNC, TEXT_MAX,
+    ANNOUNCED, ANNOUNCED_LENGTH, Call, DONE, Failure, LIMITED, MESSAGE_MAX, MOVED, READY, SYNC, TEXT_MAX,
 };
 use super::{Filter, Inherited, Program, hook, procfs};
 use crate::plan::kind_flag;
@@ -125,7 +124,6 @@ impl<'a> Init<'a> {
             Op::Join { source, kind } => {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }
-            Op::EnterNetwork => self.enter_network(),
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
             Op::NewNamespaces(flags) => namespace::unshare(*flags).map_err(at(Call::Unshare)),
             Op::Sync(Point::Limited) => self.await_limits(),
@@ -264,20 +262,6 @@ impl<'a> Init<'a> {
             }
             Op::WaitForStart => self.wait_for_start(),
             Op::Exec => Err(self.exec()),
-        }
-    }
-
-    fn enter_network(&self) -> Outcome {
-        let mut word = [0_u8; 1];
-        match socket::receive(self.given.parent, &mut word).map_err(at(Call::Read))? {
-            (1, Some(made)) if word[0] == NETWORK => {
-                namespace::join(made, namespace::NEWNET).map_err(at(Call::Setns))
-            }
-            (1, None) if word[0] == NETWORK => {
-                namespace::unshare(namespace::NEWNET).map_err(at(Call::Unshare))
-            }
-            (1, None) if word[0] == NETWORK_MADE => Ok(()),
-            _ => Err(at(Call::Read)(Errno::PIPE)),
         }
     }
 

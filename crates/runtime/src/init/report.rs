@@ -4,8 +4,6 @@
 //! parent                        init
 //!   |  clone3                    |
 //!   |--------------------------->|   operations 0, 1, 2 …
-//!   |   NETWORK, NETWORK_MADE    |   only where the plan has Op::EnterNetwork, before all other words of the parent
-//!   |--------------------------->|
 //!   |      SYNC(point)           |
 //!   |<---------------------------|   only where the plan has Op::Sync
 //!   |  (maps, hooks, limits)     |
@@ -42,11 +40,6 @@ pub const DONE: u8 = b'1';
 /// What the parent says, one byte, without being asked: the cgroup's limits are written. Most often it is there before
 /// init comes to where it waits for it, which is then no wait at all.
 pub const LIMITED: u8 = b'2';
-/// What the parent says, one byte, without being asked: the network namespace comes with it. Without a descriptor init
-/// makes one.
-pub const NETWORK: u8 = b'3';
-/// What the parent says instead: clone made the network namespace.
-pub const NETWORK_MADE: u8 = b'4';
 /// The longest text of a failure.
 pub const TEXT_MAX: usize = 240;
 /// The longest message.

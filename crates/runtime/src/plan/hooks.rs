@@ -11,7 +11,6 @@ use super::{Builder, c_string, invalid, process};
 
 impl Builder<'_> {
     pub(super) fn hooks_before_pivot(&mut self) -> Result<()> {
-        self.enter_network();
         let hooks = self.config.hooks.as_ref();
         let outer = hooks.is_some_and(|h| !h.prestart.is_empty() || !h.create_runtime.is_empty());
         if outer || !self.linux.net_devices.is_empty() {

@@ -28,7 +28,6 @@ use bale_sys::namespace;
 
 pub use self::exec::{ExecChoices, ExecPlan, exec};
 pub(crate) use self::hooks::{check_hook, timeout_ms};
-pub(crate) use self::namespaces::network_beside;
 use self::op::{Op, Src};
 use crate::cgroup::Layout;
 use crate::init::{Filter, Program};
@@ -185,8 +184,6 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// Namespaces that are made, by clone or by init itself.
     pub made: u64,
-    /// The network namespace is made beside, and init takes it ([`Op::EnterNetwork`]).
-    pub network_beside: bool,
     /// The time namespace: made by the parent before clone, as offsets are fixed once a process is in it.
     pub time: Option<Vec<(String, TimeOffset)>>,
     /// Id maps that the parent writes.
@@ -251,8 +248,6 @@ struct Builder<'a> {
     /// Changes of mounts that come after everything was put on them.
     late: Vec<Op>,
     host_root: Option<Src>,
-    /// Init has its network namespace still to take.
-    network_due: bool,
     /// The pid namespace that init enters last.
     late_pids: Option<Src>,
 }
@@ -277,7 +272,6 @@ impl Plan {
             mount: 0,
             late: Vec::new(),
             host_root: None,
-            network_due: network_beside(config, choices.systemd),
             late_pids: None,
         };
         builder.check()?;
@@ -308,7 +302,6 @@ impl Builder<'_> {
         Ok(Plan {
             clone_flags: self.clone_flags(),
             made: self.made(),
-            network_beside: network_beside(self.config, self.choices.systemd),
             time: self.time_offsets()?,
             id_maps: self
                 .makes(NamespaceKind::User)

@@ -17,9 +17,6 @@ use crate::cgroup::Layout;
 /// File systems that take no SELinux context as mount option.
 const NO_CONTEXT: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "bpf"];
 
-/// File systems that are the same whatever the network namespace of who makes them is.
-const NO_NETWORK: [&str; 6] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
-
 impl Builder<'_> {
     pub(super) fn mounts(&mut self) -> Result<()> {
         for (index, mount) in self.config.mounts.iter().enumerate() {
@@ -221,9 +218,6 @@ impl Builder<'_> {
         let has_mode = options_of_fs.iter().any(|(key, _)| key.as_bytes() == b"mode");
         let after =
             Attributes { propagation: options.propagation.map_or(0, |p| p.0), ..Attributes::default() };
-        if !NO_NETWORK.contains(&kind) {
-            self.enter_network();
-        }
         self.ops.push(Op::Mount {
             index: self.mount,
             kind: c_string("mounts", kind)?,

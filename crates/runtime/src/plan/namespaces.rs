@@ -3,29 +3,11 @@
 use std::os::unix::ffi::OsStrExt;
 
 use bale_fault::Result;
-use bale_spec::runtime::{Mount, Namespace, NamespaceKind, RuntimeConfig, TimeOffset};
+use bale_spec::runtime::{NamespaceKind, TimeOffset};
 
 use super::op::{Op, Point};
 use super::{Builder, Source, c_string, invalid, kind_flag};
 use crate::cgroup::Layout;
-
-/// Tells whether the network namespace is made beside everything else, while the plan is made and init begins: of all
-/// that a container wants it takes the kernel longest. Not where it would belong to another user namespace, and not where
-/// the parent must have one thread before clone or has words for init before it.
-pub(crate) fn network_beside(config: &RuntimeConfig, systemd: bool) -> bool {
-    let Some(linux) = &config.linux else { return false };
-    let made = |n: &Namespace| n.path.as_deref().is_none_or(str::is_empty);
-    let wanted = linux.namespaces.iter().any(|n| n.kind == NamespaceKind::Network && made(n));
-    let kinds = [NamespaceKind::User, NamespaceKind::Time];
-    // For ids of its own a mount has a process that holds the user namespace.
-    let maps_ids = |m: &Mount| {
-        !(m.uid_mappings.is_empty() && m.gid_mappings.is_empty())
-            || m.options.iter().any(|o| o.contains("idmap"))
-    };
-    let others =
-        linux.namespaces.iter().any(|n| kinds.contains(&n.kind)) || config.mounts.iter().any(maps_ids);
-    wanted && !systemd && !others
-}
 
 impl Builder<'_> {
     /// Namespaces that clone makes: none where init has to join others first, nor beside a user namespace that is joined
@@ -48,21 +30,10 @@ impl Builder<'_> {
         let kinds = self.linux.namespaces.iter().filter(made).map(|n| n.kind);
         // The time namespace is entered by its maker's children; on v1 the cgroup namespace is made by init itself,
         // once it is in its cgroups, as that is where it is rooted.
-        let beside = network_beside(self.config, self.choices.systemd);
-        let later = |kind: NamespaceKind| match kind {
-            NamespaceKind::Time => true,
-            NamespaceKind::Cgroup => self.late_cgroup_namespace(),
-            NamespaceKind::Network => beside,
-            _ => false,
+        let later = |kind: NamespaceKind| {
+            kind == NamespaceKind::Time || kind == NamespaceKind::Cgroup && self.late_cgroup_namespace()
         };
         kinds.filter(|kind| !later(*kind)).fold(0, |flags, kind| flags | kind_flag(kind))
-    }
-
-    /// Has init take its network namespace, before what depends on it.
-    pub(super) fn enter_network(&mut self) {
-        if std::mem::take(&mut self.network_due) {
-            self.ops.push(Op::EnterNetwork);
-        }
     }
 
     fn late_cgroup_namespace(&self) -> bool {

@@ -105,8 +105,6 @@ pub enum Op {
         /// Its kind.
         kind: NamespaceKind,
     },
-    /// Takes the network namespace that the parent makes beside ([`super::network_beside`]), and makes it where that failed.
-    EnterNetwork,
     /// Leaves the cgroup namespace for a new one, rooted where the process is now.
     NewCgroupNamespace,
     /// Makes all of its namespaces (`CLONE_NEW…`), once it has joined those of others.
@@ -448,7 +446,6 @@ impl fmt::Display for Op {
             Self::JoinCgroups => write!(f, "join the cgroups"),
             Self::JoinGroup { path, .. } => write!(f, "join {}", path.to_string_lossy()),
             Self::Join { kind, .. } => write!(f, "join the {kind:?} namespace"),
-            Self::EnterNetwork => write!(f, "enter the network namespace"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::NewNamespaces(flags) => write!(f, "make namespaces {flags:#x}"),
             Self::Sync(point) => write!(f, "wait for the parent ({point:?})"),
