@@ -255,36 +255,16 @@ fn numbers(dir: &str) -> Vec<u32> {
 /// Lists the cgroups that `bale` has made. With a folder as scope only those count that no other container uses.
 fn cgroups(scope: &Scope) -> Vec<String> {
     let mut found = Vec::new();
-    for hierarchy in hierarchies() {
-        cgroups_below(&hierarchy, scope, 0, &mut found);
-    }
-    found
-}
-
-/// Returns where cgroups are mounted.
-fn hierarchies() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let lines =
-        table.lines().filter(|line| line.split(" - ").nth(1).is_some_and(|kind| kind.starts_with("cgroup")));
-    lines.filter_map(|line| line.split(' ').nth(4)).map(unescaped).collect()
-}
-
-/// Removes the cgroups named `name` that are empty, in all hierarchies: what a suite's containers shared.
-pub fn remove_empty_cgroups(name: &str) {
-    fn below(dir: &Path, name: &str, depth: usize) {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if depth > 8 || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            if entry.file_name() == name {
-                // One that is in use stays.
-                let _ = fs::remove_dir(entry.path());
-            } else {
-                below(&entry.path(), name, depth + 1);
-            }
+    for line in table.lines() {
+        let kind = line.split(" - ").nth(1).unwrap_or_default();
+        if kind.starts_with("cgroup")
+            && let Some(point) = line.split(' ').nth(4)
+        {
+            cgroups_below(&unescaped(point), scope, 0, &mut found);
         }
     }
-    hierarchies().iter().for_each(|hierarchy| below(hierarchy, name, 0));
+    found
 }
 
 fn cgroups_below(dir: &Path, scope: &Scope, depth: usize, found: &mut Vec<String>) {

@@ -90,7 +90,7 @@ pub fn main() -> Result<()> {
     output_of(&mut command)?;
     let sections = sections(&fs::read_to_string(&map)?);
     let file = cargo::workspace().join("crates/bale/layout.ld");
-    let (text, words) = script(&sections, &executed(&dir)?, &fs::read_to_string(&file)?)?;
+    let (text, words) = script(&sections, &executed(&dir)?)?;
     fs::write(&file, text)?;
     say(&format!("{words}: {}", file.display()));
     Ok(())
@@ -162,12 +162,8 @@ fn section_pattern(name: &str) -> String {
     pattern + rest
 }
 
-/// What an earlier layout has of functions that are there and were not executed may have this size, in bytes, each.
-const KEPT_MOST: u64 = 8 << 10;
-
 /// Writes the linker's script: first patterns whose code is mostly executed, then those of many functions of one name.
-/// Which functions are part of others changes with every build, so what an earlier layout names stays in it.
-fn script(sections: &[Section], executed: &[u64], earlier: &str) -> Result<(String, String)> {
+fn script(sections: &[Section], executed: &[u64]) -> Result<(String, String)> {
     let mut order: Vec<usize> = Vec::new();
     let mut known = vec![false; sections.len()];
     for address in executed {
@@ -194,9 +190,7 @@ fn script(sections: &[Section], executed: &[u64], earlier: &str) -> Result<(Stri
         }
     }
     let sparse = |pattern: &&str| sizes.get(*pattern).is_some_and(|(all, run)| run * 2 < *all);
-    let kept = kept(earlier, &patterns, &sizes);
-    let (sparse, mut dense): (Vec<&str>, Vec<&str>) = patterns.into_iter().partition(sparse);
-    dense.extend(kept);
+    let (sparse, dense): (Vec<&str>, Vec<&str>) = patterns.into_iter().partition(sparse);
     let lines: String = dense.iter().chain(&sparse).map(|pattern| format!("    {pattern}\n")).collect();
     let text = format!(
         "/* Made by `cargo xtask layout`: the functions of the short commands, side by side. */\n\
@@ -209,26 +203,9 @@ fn script(sections: &[Section], executed: &[u64], earlier: &str) -> Result<(Stri
     Ok((text, words))
 }
 
-/// The patterns of an earlier layout that are not among the new ones.
-fn kept<'a>(earlier: &'a str, new: &[&str], sizes: &HashMap<&str, (u64, u64)>) -> Vec<&'a str> {
-    let patterns = earlier.lines().map(str::trim).filter(|line| line.starts_with('*'));
-    let small = |pattern: &&str| sizes.get(*pattern).is_none_or(|(all, _)| *all <= KEPT_MOST);
-    patterns.filter(|pattern| !new.contains(pattern)).filter(small).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use super::{KEPT_MOST, file_pattern, kept, section, section_pattern};
-
-    #[test]
-    fn what_an_earlier_layout_names_stays() {
-        let earlier =
-            "SECTIONS\n{\n    *a(.text.one)\n    *a(.text.two)\n    *a(.text.large)\n    *a(.text.gone)\n}\n";
-        let sizes = HashMap::from([("*a(.text.two)", (64, 0)), ("*a(.text.large)", (KEPT_MOST + 1, 0))]);
-        assert_eq!(kept(earlier, &["*a(.text.one)"], &sizes), ["*a(.text.two)", "*a(.text.gone)"]);
-    }
+    use super::{file_pattern, section, section_pattern};
 
     #[test]
     fn a_line_of_the_map_is_a_section() {

@@ -139,7 +139,7 @@ fn tests(
     say("$ cargo test --workspace --no-fail-fast");
     let (code, lines) = runner.watch_lines(&mut command, LIMIT)?;
     let before = count.failed;
-    add_tests(count, "", &lines, &fs::read_to_string(&skips).unwrap_or_default());
+    add_tests(count, &lines, &fs::read_to_string(&skips).unwrap_or_default());
     // Something was not even compiled, then.
     if code == TOO_LONG || code != 0 && count.failed == before {
         count.failed += 1;
@@ -153,10 +153,9 @@ fn tests(
     Ok(())
 }
 
-/// Adds what the test harness says and what the tests themselves left out. Until cargo says which program it runs, it is
-/// `program`.
-fn add_tests(count: &mut Count, program: &str, lines: &[String], skips: &str) {
-    let mut program = program.to_owned();
+/// Adds what the test harness says and what the tests themselves left out.
+fn add_tests(count: &mut Count, lines: &[String], skips: &str) {
+    let mut program = String::new();
     for line in lines {
         if let Some(name) = program_of(line) {
             program = name;
@@ -245,7 +244,7 @@ mod tests {
             "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s",
         ];
         let mut count = Count::default();
-        add_tests(&mut count, "", &lines.map(str::to_owned), "needs root\ta\nneeds root\tc\n");
+        add_tests(&mut count, &lines.map(str::to_owned), "needs root\ta\nneeds root\tc\n");
         assert_eq!((count.passed, count.failed), (4, 1));
         assert_eq!(count.skipped.get("needs root"), Some(&2));
         assert_eq!(count.skipped.get("marked as ignored"), Some(&2));

@@ -46,8 +46,7 @@ pub fn of_run(fault: &Fault) -> ExitCode {
 pub fn report(fault: &Fault) {
     let mut stderr = anstream();
     // Nothing is left to tell when standard error is closed.
-    // A cause that came from elsewhere must not look like a line of its own.
-    let _ = writeln!(stderr, "bale: {}", printable(&fault.chain()).replace('\n', " "));
+    let _ = writeln!(stderr, "bale: {}", printable(&fault.chain()));
     let unprivileged = fault.kind() == Kind::PermissionDenied && !rustix::process::geteuid().is_root();
     let hint = fault
         .innermost_hint()
@@ -61,10 +60,7 @@ fn anstream() -> std::io::Stderr {
     std::io::stderr()
 }
 
-/// Replaces control characters, which a registry's or an image's text may carry, so that they cannot drive a terminal,
-/// and those that turn the direction of writing, so that a line reads as what it is.
+/// Replaces control characters, which a registry's or an image's text may carry, so that they cannot drive a terminal.
 pub fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let drives = |c: char| c.is_control() && c != '\n' && c != '\t';
-    text.chars().map(|c| if drives(c) || turns(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use bale_fault::{Context, Fault, Kind, Result};
+use bale_fault::{Context, Result};
 use bale_record::time::Time;
 
 use crate::exit::printable;
@@ -20,26 +20,6 @@ pub fn write(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Writes a value as JSON that cannot drive a terminal: beyond what JSON asks for, delete and the control characters
-/// above U+007F are escaped, which a terminal takes for the beginning of a command. It reads as the same value.
-///
-/// # Errors
-/// What cannot be written as JSON.
-pub fn json(value: &impl serde::Serialize, pretty: bool) -> Result<String> {
-    let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-    let text = text.map_err(|e| Fault::new(Kind::Internal, "write JSON").caused_by(e))?;
-    if !text.contains(drives) {
-        return Ok(text);
-    }
-    let escape = |c: char| if drives(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Ok(text.chars().map(escape).collect())
-}
-
-/// What JSON leaves as it is: it stands in strings only there, as the rest of JSON is ASCII.
-fn drives(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{9f}')
 }
 
 /// A column of a list.
@@ -82,7 +62,7 @@ fn render(columns: &[Column], rows: &[Vec<String>], format: Option<&str>) -> Res
             let body = rows.iter().map(|row| shown.iter().map(|&i| printable(&row[i])).collect());
             Ok(table(std::iter::once(header).chain(body).collect()))
         }
-        "json" => rows.iter().map(|row| Ok(json(&object(columns, row), false)? + "\n")).collect(),
+        "json" => Ok(rows.iter().map(|row| object(columns, row).to_string() + "\n").collect()),
         text => {
             let (text, with_header) = text.strip_prefix("table ").map_or((text, false), |text| (text, true));
             let template = Template::parse(text)?;
@@ -268,17 +248,6 @@ mod tests {
             (800 * 86_400, "2 years"),
         ] {
             assert_eq!(duration(seconds), text);
-        }
-    }
-
-    #[test]
-    fn json_drives_no_terminal_and_reads_as_the_same_value() {
-        let value = serde_json::json!({"\u{9b}31m": "\u{1b}[31m\u{7f}\u{80}\u{9f}é\u{a0}"});
-        for pretty in [false, true] {
-            let text = json(&value, pretty).unwrap();
-            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
-            assert!(text.contains("\\u009b31m") && text.contains('é'), "{text}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
         }
     }
 

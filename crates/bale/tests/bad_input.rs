@@ -841,7 +841,6 @@ fn damaged_records_and_newer_formats() {
         }
         field.unharmed(text);
     }
-    damaged_names(&field);
     let format = bale.root().join("format");
     for (text, words, hint) in [
         ("2\n", "it has format 2, this bale knows 1", "newer one"),
@@ -855,41 +854,5 @@ fn damaged_records_and_newer_formats() {
         }
         fs::write(&format, "1\n").expect("write");
         field.unharmed(text);
-    }
-}
-
-/// What is damaged among the names of images hides no other image and stops nothing but collection.
-fn damaged_names(field: &Field) {
-    let bale = &field.bale;
-    let images = bale.root().join("images");
-    let good: Vec<PathBuf> =
-        fs::read_dir(&images).expect("images").map(|e| e.expect("an entry").path()).collect();
-    let [good] = good.as_slice() else { panic!("{good:?}") };
-    let bad = images.join("bad.json");
-    let text = fs::read(good).expect("a name");
-    let newer = String::from_utf8_lossy(&text).replace("\"version\":1", "\"version\":9");
-    for (text, words, hint) in [
-        (&b"{\"version\":1"[..], "bad.json\" is damaged: ", "remove it and pull the image again"),
-        (
-            &text,
-            "bad.json\" is damaged: it is filed under another name",
-            "remove it and pull the image again",
-        ),
-        (newer.as_bytes(), "bad.json\" has format 9, this bale knows 1", "newer one"),
-        (b"[[[[", "bad.json\" is damaged: ", "remove it and pull the image again"),
-        (&[0xff; 2 << 20], "bad.json\" is no document of bale's: ", "remove it and pull the image again"),
-    ] {
-        fs::write(&bad, text).expect("write");
-        let listed = bale.run(["images"]);
-        assert!(listed.code == 0 && listed.stdout.contains("busybox"), "{listed:#?}");
-        let said = &listed.stderr;
-        assert!(said.contains(words) && said.contains(hint) && said.lines().count() == 2, "{said}");
-        assert_eq!(bale.ok(["run", "--rm", "--net", "none", "busybox", "echo", "here"]), "here\n");
-        bale.ok(["tag", "busybox", "other"]);
-        let said = bale.fails(1, ["rmi", "other"]);
-        assert!(said.contains(words) && said.contains("its content stays for now"), "{said}");
-        assert!(!bale.ok(["images"]).contains("other"), "the name is gone all the same");
-        fs::remove_file(&bad).expect("remove");
-        field.unharmed(words);
     }
 }

@@ -654,42 +654,6 @@ fn bundle() {
     });
 }
 
-/// A record that says a cgroup is the container's lets `delete --force` end whoever is in it.
-#[test]
-fn a_create_that_was_killed_takes_no_cgroup_of_another() {
-    require_root!();
-    if !has_strace() {
-        return;
-    }
-    let (_alone, bale) = (alone(), with_busybox());
-    let cgroup = format!("/bale-kill-{}", std::process::id());
-    bale.ok(["bundle", "-q", "busybox", "./b"]);
-    bale.ok(["set", "./b", &format!("linux.cgroupsPath={cgroup}/x"), "process.terminal=false"]);
-    // Init keeps the streams that it is given.
-    let mut first = bale.command(["runc", "--root", "state", "create", "--bundle", "b", "first"]);
-    let made = first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(made.is_ok_and(|status| status.success()), "create");
-    let (log, mut killed) = (bale.dir().join("strace.log"), 0);
-    for count in 1..=60 {
-        let inject = format!("inject=openat:signal=KILL:when={count}");
-        let options = ["-e", "trace=openat", "-e", &inject];
-        strace(&bale, &options, &log, &["runc", "--root", "state", "create", "--bundle", "b", "second"]);
-        bale.ok(["runc", "--root", "state", "delete", "--force", "second"]);
-        let state = bale.ok(["runc", "--root", "state", "state", "first"]);
-        assert!(state.contains("\"created\""), "after a kill at openat #{count}: {state}");
-        if !std::fs::read_to_string(&log).expect("the trace").contains("+++ killed by SIGKILL") {
-            break;
-        }
-        killed += 1;
-    }
-    assert!(killed > 5, "only {killed} kills");
-    bale.ok(["runc", "--root", "state", "delete", "--force", "first"]);
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        let _ = std::fs::remove_dir(hierarchy.path().join(&cgroup[1..]));
-    }
-    let _ = std::fs::remove_dir(format!("/sys/fs/cgroup{cgroup}"));
-}
-
 #[test]
 fn each_stretch_is_reached_by_a_call_that_no_other_makes_as_often_before() {
     let trace = "1 openat(AT_FDCWD, \"a\", O_RDONLY) = 3\n1 close(3) = 0\n1 write(1, \"x\", 1) = 1\n\

@@ -20,8 +20,6 @@ const READ_BYTES: usize = 16 << 10;
 const SIGHUP: i32 = 1;
 const SIGPIPE: i32 = 13;
 const SIGWINCH: i32 = 28;
-/// The exit status of a program that SIGKILL ended.
-const KILLED: u8 = 128 + 9;
 /// HUP, INT, QUIT, USR1, USR2, ALRM, TERM, CONT: what is passed on, or ends the relay of a terminal.
 const PASSED_ON: [i32; 8] = [SIGHUP, 2, 3, 10, 12, 14, 15, 18];
 
@@ -43,13 +41,6 @@ pub struct AttachOptions {
 pub enum Left {
     /// The program ended with this status.
     Exited(u8),
-    /// The program was killed with this status, and the kernel's OOM killer was at work in the container.
-    OutOfMemory {
-        /// Exit status as a shell shows it.
-        code: u8,
-        /// The container's limit, if it is known and there is one.
-        limit_bytes: Option<u64>,
-    },
     /// The user detached by keys; the container goes on.
     Detached,
     /// This signal ended the connection; the container goes on.
@@ -85,7 +76,6 @@ pub fn check_terminal(stdin: bool, tty: bool) -> Result<()> {
 /// # Errors
 /// The failed call.
 pub fn relay(
-    container: &Container,
     client: &Client,
     signals: &SignalFd,
     log: std::fs::File,
@@ -95,29 +85,7 @@ pub fn relay(
     let raw = (options.tty && options.stdin).then(|| Raw::enter(stdin)).transpose()?;
     let left = Relay::new(client, log, options)?.run(signals);
     drop(raw);
-    Ok(match left? {
-        // The supervisor closed the connection without a word.
-        Left::Lost => {
-            container.dir.load().ok().and_then(|record| record.exit).map_or(Left::Lost, |exit| {
-                exit.code.map_or(Left::Lost, |code| how(code, exit.oom, container))
-            })
-        }
-        Left::OutOfMemory { code, .. } => how(code, true, container),
-        left => left,
-    })
-}
-
-/// Says how a program ended. One that handled the death of a part of it, and ended in its own way, was not ended by that.
-fn how(code: u8, oom: bool, container: &Container) -> Left {
-    if !oom || code != KILLED {
-        return Left::Exited(code);
-    }
-    let of_config = || {
-        let config = crate::inspect::config(&container.dir).ok()?;
-        config.linux?.resources?.memory?.limit
-    };
-    let limit = container.details.options.limits.memory_bytes.or_else(of_config);
-    Left::OutOfMemory { code, limit_bytes: limit.and_then(|limit| u64::try_from(limit).ok()) }
+    left
 }
 
 struct Relay<'a> {
@@ -131,7 +99,7 @@ struct Relay<'a> {
     stdin: Option<BorrowedFd<'a>>,
     input: Outlet<OwnedFd>,
     keys: DetachKeys,
-    exit: Option<Left>,
+    exit: Option<u8>,
     ended: bool,
 }
 
@@ -160,7 +128,7 @@ impl<'a> Relay<'a> {
         loop {
             self.read_log()?;
             if self.ended && !self.behind && self.outputs.iter().all(Outlet::is_idle) {
-                return Ok(self.exit.unwrap_or(Left::Lost));
+                return Ok(self.exit.map_or(Left::Lost, Left::Exited));
             }
             let ready = self.wait(signals)?;
             for at in 0..2 {
@@ -236,10 +204,8 @@ impl<'a> Relay<'a> {
     fn hear(&mut self) -> Result<()> {
         match self.client.listen()? {
             Said::Event(Event::Grown { .. }, _) => self.behind = true,
-            Said::Event(Event::Exited { code, oom }, _) => {
-                let limit_bytes = None;
-                self.exit =
-                    Some(if oom { Left::OutOfMemory { code, limit_bytes } } else { Left::Exited(code) });
+            Said::Event(Event::Exited { code, .. }, _) => {
+                self.exit = Some(code);
                 self.behind = true;
                 self.stdin = None;
             }
@@ -360,8 +326,16 @@ impl Engine {
         let from_bytes = log.metadata().within(|| "stat the log")?.len();
         let blocked = block_signals()?;
         let client = Client::connect(&container.dir)?.ok_or_else(|| words("it has just ended"))?;
-        relay(&container, &client, &blocked, log, AttachOptions { stdin, tty, signals, from_bytes })
+        let left = relay(&client, &blocked, log, AttachOptions { stdin, tty, signals, from_bytes })?;
+        if left == Left::Lost { Ok(exit_of_record(&container)) } else { Ok(left) }
     }
+}
+
+/// Reads how a container ended whose supervisor closed the connection without a word.
+#[must_use]
+pub fn exit_of_record(container: &Container) -> Left {
+    let exit = container.dir.load().ok().and_then(|record| record.exit?.code);
+    exit.map_or(Left::Lost, Left::Exited)
 }
 
 #[cfg(test)]

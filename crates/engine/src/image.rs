@@ -233,12 +233,12 @@ fn by_name(store: &Store, reference: &Reference) -> Result<Option<Name>> {
         let same = other.is_some_and(|other| other.familiar_repository() == reference.familiar_repository());
         same && (name.repo_digest() == *digest || name.manifest.digest == *digest)
     };
-    Ok(store.list_names()?.readable.into_iter().find(fits))
+    Ok(store.list_names()?.into_iter().find(fits))
 }
 
 fn by_id(store: &Store, typed: &str, prefix: &str) -> Result<Image> {
     let mut found: Option<Image> = None;
-    for name in store.list_names()?.readable {
+    for name in store.list_names()? {
         let Ok(image) = Image::named(store, &name) else { continue };
         let ids = [image.config_digest, image.manifest_digest, image.repo_digest()];
         if !ids.iter().any(|id| id.hex().starts_with(prefix)) {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bale_fault::{Fault, Result};
+use bale_fault::Result;
 use bale_record::time::Time;
 use bale_spec::{Digest, Reference};
-use bale_store::{Names, Store};
+use bale_store::Store;
 
 use crate::{Engine, Image};
 
@@ -29,19 +29,18 @@ pub struct Summary {
 }
 
 impl Engine {
-    /// Lists the images, newest first, as docker does. What is damaged is left out and told in the second part.
+    /// Lists the images, newest first, as docker does. A name that is damaged is left out and told in the second part.
     ///
     /// # Errors
     /// The failed call.
-    pub fn images(&self) -> Result<(Vec<Summary>, Vec<Fault>)> {
+    pub fn images(&self) -> Result<(Vec<Summary>, Vec<String>)> {
         let store = self.store()?;
         let users = self.manifests_in_use().unwrap_or_default();
-        let Names { readable, mut damaged } = store.list_names()?;
-        let mut list = Vec::new();
-        for name in readable {
-            match Image::named(&store, &name).and_then(|image| summary(&store, &image, &users)) {
-                Ok(summary) => list.push(summary),
-                Err(fault) => damaged.push(fault),
+        let (mut list, mut damaged) = (Vec::new(), Vec::new());
+        for name in store.list_names()? {
+            match Image::named(&store, &name) {
+                Ok(image) => list.push(summary(&store, &image, &users)?),
+                Err(fault) => damaged.push(fault.chain()),
             }
         }
         hide_untagged(&mut list);

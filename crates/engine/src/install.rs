@@ -1,6 +1,6 @@
 //! Making an image whole: config and layers from some source into the store, each layer streamed, verified, unpacked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -243,14 +243,6 @@ pub(crate) fn check_layers(manifest: &Manifest, config: &ImageConfig) -> Result<
     if blobs != diff_ids {
         let words = format!("the manifest has {blobs} layers, the config {diff_ids}");
         return Err(Fault::new(Kind::Corrupt, words));
-    }
-    // Only the first of equal blobs is unpacked: the content of another would be taken from whoever has it.
-    let mut contents = HashMap::new();
-    for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
-        if contents.insert(blob.digest, diff_id).is_some_and(|other| other != diff_id) {
-            let words = format!("the config gives layer {} two contents", blob.digest.short());
-            return Err(Fault::new(Kind::Corrupt, words));
-        }
     }
     match manifest.layers.iter().find(|blob| blob.layer_compression().is_none()) {
         None => Ok(()),

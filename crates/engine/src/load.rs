@@ -37,8 +37,6 @@ pub struct Loaded {
     pub id: Digest,
     /// Its names.
     pub names: Vec<Reference>,
-    /// Those of its names that another image had until now.
-    pub taken: Vec<Reference>,
 }
 
 /// How an archive is loaded.
@@ -316,18 +314,13 @@ impl Bring<'_> {
         self.store.prepare(&config)?;
         self.ingest.put(&config_bytes)?;
         self.ingest.put(&bytes)?;
-        let mut taken = Vec::new();
         for name in &names {
-            let before = self.store.get_name(name).ok().flatten();
-            if before.is_some_and(|before| before.manifest.digest != descriptor.digest) {
-                taken.push(name.clone());
-            }
             self.ingest.put_name(&Name::new(name, descriptor.clone(), None))?;
         }
         if names.is_empty() {
             self.ingest.put_name(&Name::nameless(descriptor))?;
         }
-        Ok(Loaded { id: manifest.config.digest, names, taken })
+        Ok(Loaded { id: manifest.config.digest, names })
     }
 
     /// Publishes a layer's blob from the archive, unless the store has it.

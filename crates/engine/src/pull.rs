@@ -82,8 +82,7 @@ impl Engine {
         let pulled = self.pull_into(&store, reference, options, progress);
         let pulled = pulled.map_err(|fault| {
             self.clear_up(&store, &fault);
-            let fault = hint_space(fault.within(format!("pull {}", reference.familiar())), &store);
-            hint_tags(fault, &store, reference)
+            hint_space(fault.within(format!("pull {}", reference.familiar())), &store)
         })?;
         store.collect_if_wanted(&|| self.manifests_in_use())?;
         if pulled.changed {
@@ -161,26 +160,9 @@ fn local(store: &Store, reference: &Reference, options: &PullOptions) -> Result<
         Some(image) => Ok(Some(Pulled { digest: image.repo_digest(), image, changed: false })),
         None if options.policy == Policy::Never => {
             let words = format!("no such image: {}", reference.familiar());
-            let fault = Fault::new(Kind::NotFound, words).hint(format!("bale pull {}", reference.familiar()));
-            Err(hint_tags(fault, store, reference))
+            Err(Fault::new(Kind::NotFound, words).hint(format!("bale pull {}", reference.familiar())))
         }
         None => Ok(None),
-    }
-}
-
-/// Names what is here of the same repository: who mistook the tag sees it.
-fn hint_tags(fault: Fault, store: &Store, reference: &Reference) -> Fault {
-    const SHOWN: usize = 3;
-    let names = store.list_names().unwrap_or_default();
-    let here = names.readable.iter().filter_map(|name| name.reference().ok().flatten());
-    let same =
-        here.filter(|r| (r.registry(), r.repository()) == (reference.registry(), reference.repository()));
-    let others = same.filter(|r| r != reference && r.tag().is_some());
-    let tags: Vec<String> = others.take(SHOWN).map(|r| r.familiar()).collect();
-    if tags.is_empty() {
-        fault
-    } else {
-        fault.hint_too(format!("of that repository there is {} here", tags.join(", ")))
     }
 }
 

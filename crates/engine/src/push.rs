@@ -90,7 +90,7 @@ impl Engine {
 /// Finds for each blob a repository of the same registry that very likely has it, from where it can be mounted.
 fn origins(store: &Store, target: &Reference) -> Result<HashMap<Digest, String>> {
     let mut origins = HashMap::new();
-    for name in store.list_names()?.readable {
+    for name in store.list_names()? {
         let Some(other) = name.reference()? else { continue };
         if other.registry() != target.registry() || other.repository() == target.repository() {
             continue;

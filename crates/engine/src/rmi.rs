@@ -1,6 +1,6 @@
 //! `rmi`: names go, and content that nothing refers to any more.
 
-use bale_fault::{Context as _, Fault, Kind, Result};
+use bale_fault::{Fault, Kind, Result};
 use bale_spec::{Digest, Reference};
 use bale_store::{Name, Store};
 
@@ -25,8 +25,8 @@ impl Engine {
     pub fn remove_image(&self, typed: &str, force: bool) -> Result<Removed> {
         let store = self.store()?;
         let image = find(&store, typed)?;
-        let mut all = store.list_names()?.readable;
-        all.retain(|name| name.manifest.digest == image.manifest_digest);
+        let all: Vec<Name> =
+            store.list_names()?.into_iter().filter(|n| n.manifest.digest == image.manifest_digest).collect();
         let by_name = is_by_name(typed, &image);
         let names = if by_name { names_of(&all, &image)? } else { all.clone() };
         if !force {
@@ -60,9 +60,7 @@ impl Engine {
 
     /// Frees what the names kept, at once or, when a pull is at work, at its end.
     fn collect_after(&self, store: &Store, image: &Image, removed: &mut Removed) -> Result<()> {
-        let collected = store.collect(&|| self.manifests_in_use());
-        let words = "its names are gone, and its content stays for now, like that of other images";
-        let Some(collected) = collected.within(|| words)? else { return Ok(()) };
+        let Some(collected) = store.collect(&|| self.manifests_in_use())? else { return Ok(()) };
         if collected.blobs.contains(&image.config_digest) {
             removed.deleted.push(image.config_digest);
         }

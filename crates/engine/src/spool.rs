@@ -11,8 +11,7 @@ use bale_spec::Digest;
 use bale_spec::digest::{Algorithm, Hasher};
 use bale_store::{BlobDraft, DOCUMENT_LIMIT_BYTES, Ingest, SealedBlob};
 
-/// The most files and links that are taken: an image has one per layer, and docker's old form three. One that replaces
-/// another of the same name counts too: a small archive can hold millions.
+/// The most members that are kept: an image has one per layer, and docker's old form three.
 const MEMBERS_LIMIT: usize = 20_000;
 /// How many links may lead to one another.
 const LINKS_LIMIT: u32 = 8;
@@ -22,7 +21,6 @@ const LINKS_LIMIT: u32 = 8;
 pub(crate) struct Spool<'a> {
     ingest: &'a Ingest<'a>,
     members: HashMap<Vec<u8>, Member<'a>>,
-    taken: usize,
     open: Option<Open<'a>>,
 }
 
@@ -52,7 +50,7 @@ struct Open<'a> {
 impl<'a> Spool<'a> {
     /// Reads an archive, which may be compressed with gzip or zstd.
     pub fn read<R: Read + Send>(ingest: &'a Ingest<'a>, archive: R) -> Result<Self> {
-        let mut spool = Self { ingest, members: HashMap::new(), taken: 0, open: None };
+        let mut spool = Self { ingest, members: HashMap::new(), open: None };
         unpack(archive, UnpackOptions::default(), &mut spool).within(|| "read the archive")?;
         Ok(spool)
     }
@@ -145,10 +143,7 @@ impl LayerWriter for Spool<'_> {
         self.end()?;
         // A name that leads out of the archive can never be asked for.
         let Some(name) = normal(&entry.path, b"") else { return Ok(()) };
-        if matches!(entry.kind, EntryKind::File | EntryKind::Symlink | EntryKind::HardLink) {
-            self.taken += 1;
-        }
-        if self.taken > MEMBERS_LIMIT {
+        if self.members.len() >= MEMBERS_LIMIT {
             let words = format!("the archive has more than {MEMBERS_LIMIT} members");
             return Err(
                 Fault::new(Kind::Exhausted, words).hint("`bale import` makes an image of a root file system")

@@ -8,7 +8,7 @@ use bale_record::{Phase, ProcessId, Record};
 use bale_sys::signal::SignalFd;
 
 use crate::Engine;
-use crate::attach::{AttachOptions, Left, block_signals, check_terminal, relay};
+use crate::attach::{AttachOptions, Left, block_signals, check_terminal, exit_of_record, relay};
 use crate::container::{Container, Status, status};
 use crate::spawn;
 
@@ -126,8 +126,9 @@ pub(crate) fn launch(container: &Container, mode: Mode) -> std::result::Result<R
     let client = spawn::supervise(&settings).map_err(Launch::NotSpawned)?;
     spawn::wait_started(&client).map_err(Launch::Failed)?;
     let Some(foreground) = prepared else { return Ok(Ran::InBackground) };
-    let Foreground { blocked, log, options } = foreground;
-    relay(container, &client, &blocked, log, options).map(Ran::Foreground).map_err(Launch::Failed)
+    let left =
+        relay(&client, &foreground.blocked, foreground.log, foreground.options).map_err(Launch::Failed)?;
+    Ok(Ran::Foreground(if left == Left::Lost { exit_of_record(container) } else { left }))
 }
 
 /// What the user's side of a container needs.

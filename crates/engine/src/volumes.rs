@@ -1,6 +1,5 @@
 //! `volume`: directories that outlive containers, `<root>/volumes/<name>/{volume.json, _data}`.
 
-use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ use bale_spec::generate::Volume;
 use bale_sys::error::Call;
 use bale_sys::file::{self, Durability, Lock, LockMode};
 use bale_sys::root::{Links, RelPath, RootFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +21,6 @@ const FILE: &str = "volume.json";
 const LOCK: &str = ".lock";
 const DATA: &str = "_data";
 const LIMIT_BYTES: usize = 1 << 20;
-/// How deep sizes are added up: every level costs two descriptors.
-const DEPTH_LIMIT: usize = 200;
 
 /// What is known of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,20 +113,9 @@ impl Engine {
             Errno::NOENT => missing(),
             _ => error.into(),
         })?;
-        let mountpoint = path.join(DATA);
-        // A power cut soon after it was made leaves the file empty, or zeros: the volume's own files are what counts.
-        if text.iter().all(|&b| b == 0) {
-            let (created, labels) = (String::new(), std::collections::BTreeMap::new());
-            return Ok(Info { name: name.to_owned(), created, anonymous: false, labels, mountpoint });
-        }
-        let damaged = |e| {
-            let words = format!("{:?} is damaged", path.join(FILE));
-            let hint =
-                format!("empty the file to use the volume, or `bale volume rm {name}` removes all of it");
-            Fault::new(Kind::Corrupt, words).caused_by(e).hint(hint)
-        };
+        let damaged = |e| Fault::new(Kind::Corrupt, format!("{:?} is damaged", path.join(FILE))).caused_by(e);
         let info: Info = serde_json::from_slice(&text).map_err(damaged)?;
-        Ok(Info { name: name.to_owned(), mountpoint, ..info })
+        Ok(Info { mountpoint: path.join(DATA), ..info })
     }
 
     /// Finds a volume.
@@ -142,39 +128,39 @@ impl Engine {
         })
     }
 
-    /// Lists volumes by name; what is damaged is told in the second part.
+    /// Lists volumes by name.
     ///
     /// # Errors
     /// The failed call.
-    pub fn list_volumes(&self) -> Result<(Vec<Info>, Vec<Fault>)> {
+    pub fn list_volumes(&self) -> Result<Vec<Info>> {
         let path = self.volumes();
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error).within(|| format!("list {path:?}")),
         };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let (mut found, mut damaged) = (Vec::new(), Vec::new());
-        for name in names {
-            match self.read_volume(&name) {
-                Ok(info) => found.push(info),
-                Err(fault) if fault.kind() == Kind::Corrupt => damaged.push(fault),
-                // It goes or comes just now, or is none.
-                Err(_) => {}
-            }
-        }
+        let mut found: Vec<Info> = names.filter_map(|name| self.read_volume(&name).ok()).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok((found, damaged))
+        Ok(found)
     }
 
-    /// Returns how many bytes a volume's files have, a file with several names once; what cannot be read, or is deeper
-    /// than 200 directories, counts for nothing.
+    /// Returns how many bytes a volume's files have; what cannot be read counts for nothing.
     #[must_use]
     pub fn size_of_volume(&self, info: &Info) -> u64 {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = RootFd::open(self.volumes().join(&info.name)).ok();
-        let data = top.and_then(|top| rustix::fs::openat(&top, DATA, flags, Mode::empty()).ok());
-        data.map_or(0, |data| size_below(&data, DEPTH_LIMIT, &mut HashSet::new()))
+        let mut bytes = 0;
+        let mut folders = vec![info.mountpoint.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    bytes += metadata.len();
+                }
+            }
+        }
+        bytes
     }
 
     /// Returns the names of the containers that use a volume.
@@ -193,10 +179,7 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `Conflict` when a container uses it.
     pub fn remove_volume(&self, name: &str) -> Result<()> {
-        self.volume(name).map(drop).or_else(|fault| {
-            // Nobody could ever be rid of it otherwise.
-            if fault.kind() == Kind::Corrupt { Ok(()) } else { Err(fault) }
-        })?;
+        self.volume(name)?;
         let users = self.users_of_volume(name)?;
         if !users.is_empty() {
             let words = format!("volume {name} is in use by {}", users.join(", "));
@@ -247,29 +230,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// Adds the sizes of files up. A container may change the tree meanwhile: every step is by descriptor and follows no link.
-fn size_below(dir: &OwnedFd, levels: usize, seen: &mut HashSet<(u64, u64)>) -> u64 {
-    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return 0 };
-    let mut bytes = 0_u64;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
-                bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
-            }
-        } else if levels > 0 {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = rustix::fs::openat(dir, name, flags, Mode::empty());
-            bytes = bytes.saturating_add(below.map_or(0, |below| size_below(&below, levels - 1, seen)));
-        }
-    }
-    bytes
 }
 
 /// Copies what the image has at `destination`, if it is a directory there and the volume is empty.
@@ -325,56 +285,9 @@ mod tests {
         std::fs::write(info.mountpoint.join("f"), "changed").unwrap();
         fill().unwrap();
         assert_eq!(std::fs::read_to_string(info.mountpoint.join("f")).unwrap(), "changed");
-        assert_eq!(engine.list_volumes().unwrap().0, [info]);
-        for left in ["", "\0\0\0"] {
-            std::fs::write(root.path().join("volumes/db/volume.json"), left).unwrap();
-            fill().unwrap();
-            let (list, damaged) = engine.list_volumes().unwrap();
-            assert!(list.len() == 1 && list[0].name == "db" && damaged.is_empty());
-            assert_eq!(std::fs::read_to_string(list[0].mountpoint.join("f")).unwrap(), "changed");
-        }
-        std::fs::write(root.path().join("volumes/db/volume.json"), "{").unwrap();
-        let fault = engine.volume("db").unwrap_err();
-        assert!(fault.kind() == Kind::Corrupt && fault.innermost_hint().is_some());
-        let (list, damaged) = engine.list_volumes().unwrap();
-        assert_eq!((list.len(), damaged.len()), (0, 1));
+        assert_eq!(engine.list_volumes().unwrap(), [info]);
         engine.remove_volume("db").unwrap();
         assert_eq!(engine.volume("db").unwrap_err().kind(), Kind::NotFound);
         assert!(engine.create_volume(Some("../x"), Default::default()).is_err());
-    }
-
-    #[test]
-    fn sizes_are_of_what_is_in_a_volume_whatever_a_container_made_there() {
-        let root = tempfile::tempdir().unwrap();
-        let engine = Engine::open(root.path()).unwrap();
-        let outside = root.path().join("outside");
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("f"), [0; 1000]).unwrap();
-        let info = engine.create_volume(Some("sizes"), Default::default()).unwrap();
-        let data = &info.mountpoint;
-        std::fs::create_dir_all(data.join("a/b")).unwrap();
-        for (name, bytes) in [("f", 1), ("a/f", 20), ("a/b/f", 300)] {
-            std::fs::write(data.join(name), vec![0; bytes]).unwrap();
-        }
-        std::fs::hard_link(data.join("a/b/f"), data.join("again")).unwrap();
-        assert_eq!(engine.size_of_volume(&info), 321);
-        // A link is as long as its target's name, and leads nowhere.
-        std::os::unix::fs::symlink(&outside, data.join("link")).unwrap();
-        let with_link = 321 + outside.as_os_str().len() as u64;
-        assert_eq!(engine.size_of_volume(&info), with_link);
-        let mut deep = rustix::fs::open(data, OFlags::PATH, Mode::empty()).unwrap();
-        for _ in 0..1500 {
-            rustix::fs::mkdirat(&deep, "d", Mode::from_raw_mode(0o700)).unwrap();
-            deep = rustix::fs::openat(&deep, "d", OFlags::PATH, Mode::empty()).unwrap();
-        }
-        assert_eq!(engine.size_of_volume(&info), with_link);
-        std::fs::remove_dir_all(data.join("a")).unwrap();
-        std::os::unix::fs::symlink(&outside, data.join("a")).unwrap();
-        assert_eq!(engine.size_of_volume(&info), 1 + 300 + 2 * outside.as_os_str().len() as u64);
-        std::fs::rename(data, root.path().join("moved")).unwrap();
-        std::os::unix::fs::symlink(&outside, data).unwrap();
-        assert_eq!(engine.size_of_volume(&info), 0);
-        engine.remove_volume("sizes").unwrap();
-        assert!(outside.join("f").exists());
     }
 }

@@ -73,26 +73,6 @@ impl Fault {
         self
     }
 
-    /// Adds to the hint that is shown: another thing that the user can do.
-    #[must_use]
-    pub fn hint_too(mut self, hint: impl Into<String>) -> Self {
-        let hint = hint.into();
-        let mut link = &mut self;
-        while link
-            .0
-            .source
-            .as_ref()
-            .and_then(|s| s.downcast_ref::<Self>())
-            .is_some_and(|f| f.innermost_hint().is_some())
-        {
-            let Some(next) = link.0.source.as_mut().and_then(|s| s.downcast_mut::<Self>()) else { break };
-            link = next;
-        }
-        let shown = link.0.hint.take();
-        link.0.hint = Some(shown.map_or_else(|| hint.clone(), |shown| format!("{shown}; {hint}")));
-        self
-    }
-
     /// Puts `words` in front: the new link has this failure as its cause, and its kind.
     #[must_use]
     pub fn within(self, words: impl Into<String>) -> Self {
@@ -237,14 +217,5 @@ mod tests {
             .hint("outer");
         assert_eq!(fault.chain(), "run web: open /x: no such file or directory");
         assert_eq!((fault.kind(), fault.innermost_hint()), (Kind::NotFound, Some("make /x")));
-    }
-
-    #[test]
-    fn another_hint_is_added_to_the_one_that_is_shown() {
-        let bare = Fault::new(Kind::NotFound, "open /x");
-        assert_eq!(bare.hint_too("make /y").innermost_hint(), Some("make /y"));
-        let inner = Fault::new(Kind::NotFound, "open /x").hint("make /x");
-        let outer = inner.within("run web").hint("outer").hint_too("make /y");
-        assert_eq!(outer.innermost_hint(), Some("make /x; make /y"));
     }
 }

@@ -374,10 +374,7 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
         Err(error) => return Err(error).within(|| format!("list {root:?}")),
     };
     let mut ids: Vec<String> = entries
-        .flatten()
-        // A file is nobody's container.
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| check_id(name).is_ok() && !name.starts_with('.'))
         .collect();
     ids.sort_unstable();

@@ -56,10 +56,7 @@ pub fn explain(options: &CreateOptions<'_>) -> Result<String> {
 }
 
 fn decide(options: &CreateOptions<'_>) -> Result<Plan> {
-    let mut facts = facts::gather(&options.config, options.bundle, &options.root, options.preserve_fds)?;
-    if options.no_pivot {
-        facts.kernel_mounts = facts::kernel_mounts()?;
-    }
+    let facts = facts::gather(&options.config, options.bundle, &options.root, options.preserve_fds)?;
     let choices = Choices {
         id: options.dir.id(),
         bundle: options.bundle,
@@ -116,9 +113,6 @@ fn intent(options: &CreateOptions<'_>, plan: &Plan, before: Option<&Record>) -> 
         CgroupManager::Systemd => Some(cgroup::systemd::locate(Host::detect()?, &unit(options)?)?),
         CgroupManager::Disabled => None,
     };
-    if let (Some(cgroup), (path, true)) = (&record.cgroup, cgroup_path(options)) {
-        cgroup::refuse_others(cgroup).within(|| format!("make cgroup {path:?}"))?;
-    }
     let mut kept = Kept::new(&options.config, plan);
     kept.no_new_keyring = options.no_new_keyring;
     kept.keep(&mut record)?;
@@ -135,12 +129,7 @@ fn make(
     record: &mut Record,
     locked: &Locked<'_>,
 ) -> Result<Created> {
-    let group = make_cgroup(options);
-    if group.is_err() {
-        // What was made of it is gone again. If it is there, it is another's, who must not lose it by our failure.
-        record.cgroup = None;
-    }
-    let group = group?;
+    let group = make_cgroup(options)?;
     timings::stage("cgroup");
     let joined = make_rdt(plan, record);
     let made = joined.and_then(|()| make_init(options, plan, record, locked, group.as_ref()));
@@ -174,7 +163,7 @@ fn make_init(
     drop((theirs, fifos, opened));
     timings::stage("clone");
     let limited = match options.cgroup_manager {
-        CgroupManager::Systemd => start_unit(options, record, &child, group),
+        CgroupManager::Systemd => start_unit(options, record, &child),
         _ => restrict(options, group),
     };
     let finished = limited.and_then(|()| {
@@ -200,14 +189,12 @@ fn make_init(
 }
 
 fn make_cgroup(options: &CreateOptions<'_>) -> Result<Option<Handle>> {
-    let (resources, (path, asked)) = (resources_of(options), cgroup_path(options));
-    let made = match options.cgroup_manager {
-        CgroupManager::Cgroupfs => cgroup::prepare(Host::detect()?, &path, &resources, asked).map(Some),
-        // On v2 it makes it itself, around init, once there is one.
-        CgroupManager::Systemd => cgroup::systemd::prepare(Host::detect()?, &unit(options)?, &resources),
-        CgroupManager::Disabled => Ok(None),
-    };
-    made.map_err(of_config)
+    // systemd makes it around init, once there is one.
+    if options.cgroup_manager != CgroupManager::Cgroupfs {
+        return Ok(None);
+    }
+    let (path, asked) = cgroup_path(options);
+    cgroup::prepare(Host::detect()?, &path, &resources_of(options), asked).map(Some).map_err(of_config)
 }
 
 fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
@@ -216,24 +203,13 @@ fn resources_of<'a>(options: &'a CreateOptions<'_>) -> Cow<'a, Resources> {
 }
 
 /// Has systemd take init, which waits for it before anything else, into a unit with the limits.
-fn start_unit(
-    options: &CreateOptions<'_>,
-    record: &mut Record,
-    child: &Child,
-    made: Option<&Handle>,
-) -> Result<()> {
+fn start_unit(options: &CreateOptions<'_>, record: &mut Record, child: &Child) -> Result<()> {
     let (resources, init) = (resources_of(options), (options.dir.id(), child.pid));
     let annotations = &options.config.annotations;
-    let opened = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations);
-    if opened.as_ref().is_err_and(|fault| fault.kind() == Kind::Conflict) {
-        // There is such a unit: another's.
-        record.cgroup = None;
-    }
-    let opened = opened?;
-    let group = opened.as_ref().or(made);
-    record.cgroup = group.map(Handle::record);
+    let group = cgroup::systemd::start(Host::detect()?, &unit(options)?, init, &resources, annotations)?;
+    record.cgroup = Some(group.record());
     timings::stage("systemd unit");
-    restrict(options, group)
+    restrict(options, Some(&group))
 }
 
 fn make_rdt(plan: &Plan, record: &Record) -> Result<()> {
@@ -274,7 +250,14 @@ fn spawn(
     fifos: Option<&(OwnedFd, OwnedFd)>,
 ) -> Result<Child> {
     let proc = open_proc()?;
-    let stdio = options.stdio.copies()?;
+    let stdio = match &options.stdio {
+        Stdio::Fds { stdin, stdout, stderr } => {
+            let copy =
+                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
+            Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
+        }
+        _ => None,
+    };
     let given = Inherited {
         sources: opened,
         proc: &proc,
@@ -283,22 +266,25 @@ fn spawn(
         parent: theirs,
         fifos,
         stdio: stdio.as_ref(),
-        console: options.stdio.console_socket(),
+        console: match &options.stdio {
+            Stdio::ConsoleSocket(socket) => Some(socket),
+            _ => None,
+        },
         preserve_fds: options.preserve_fds,
     };
     // Nobody in the container may look into this process's child before it is the user's program.
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    let time = enter_time(plan)?;
+    let entered = Entered::enter(plan, opened)?;
     let sibling = if options.init_parent == InitParent::Sibling { namespace::PARENT } else { 0 };
     let how =
         process::Clone { flags: plan.clone_flags | sibling, cgroup: group.and_then(Handle::into_cgroup_fd) };
     // With a copy of this process's end, init would wait for ever for the word of a parent that was killed.
-    let (ours, image) = (ours.as_raw_fd(), bale_sys::seal::held().unwrap_or(-1));
-    let child = process::clone(how, || match process::close_copy(ours).and(process::close_copy(image)) {
+    let ours = ours.as_raw_fd();
+    let child = process::clone(how, || match process::close_copy(ours) {
         Ok(()) => init::run(&plan.ops, &given, &plan.program, &plan.filter),
         Err(_) => 1,
     });
-    leave_time(time)?;
+    entered.leave()?;
     child.map_err(Fault::from).map_err(|fault| fault.within("clone the container's init"))
 }
 
@@ -312,21 +298,45 @@ pub(crate) fn open_proc() -> Result<OwnedFd> {
     Ok(proc)
 }
 
-/// Makes the time namespace that this process's children are born in, and returns the one to go back to: it cannot be
-/// changed for a living process.
-fn enter_time(plan: &Plan) -> Result<Option<OwnedFd>> {
-    let Some(offsets) = &plan.time else { return Ok(None) };
-    let path = "/proc/self/ns/time";
-    let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let own = own.call(|| format!("open({path:?})"))?;
-    namespace::unshare(namespace::NEWTIME).call(|| "unshare(CLONE_NEWTIME)")?;
-    write_offsets(offsets)?;
-    Ok(Some(own))
+/// Namespaces that this process's children are born in: pid and time cannot be changed for a living process.
+struct Entered {
+    pid: Option<OwnedFd>,
+    time: Option<OwnedFd>,
 }
 
-fn leave_time(own: Option<OwnedFd>) -> Result<()> {
-    own.map_or(Ok(()), |own| namespace::join(own, namespace::NEWTIME).call(|| "setns(CLONE_NEWTIME)"))?;
-    Ok(())
+impl Entered {
+    fn enter(plan: &Plan, opened: &[OwnedFd]) -> Result<Self> {
+        let mut entered = Self { pid: None, time: None };
+        if let Some(source) = plan.join_pid {
+            entered.pid = Some(own("pid")?);
+            let target = opened.get(usize::from(source.0));
+            let target = target.ok_or_else(|| Fault::new(Kind::Internal, "a source is missing"))?;
+            namespace::join(target, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
+        }
+        if let Some(offsets) = &plan.time {
+            entered.time = Some(own("time")?);
+            namespace::unshare(namespace::NEWTIME).call(|| "unshare(CLONE_NEWTIME)")?;
+            write_offsets(offsets)?;
+        }
+        Ok(entered)
+    }
+
+    fn leave(self) -> Result<()> {
+        if let Some(pid) = self.pid {
+            namespace::join(pid, namespace::NEWPID).call(|| "setns(CLONE_NEWPID)")?;
+        }
+        if let Some(time) = self.time {
+            namespace::join(time, namespace::NEWTIME).call(|| "setns(CLONE_NEWTIME)")?;
+        }
+        Ok(())
+    }
+}
+
+fn own(kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{kind}");
+    rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({path:?})"))
+        .map_err(Fault::from)
 }
 
 fn write_offsets(offsets: &[(String, TimeOffset)]) -> Result<()> {

@@ -58,10 +58,7 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
     let pid_file = options.pid_file.map(split_pid_file).transpose()?;
     timings::stage("open");
     bale_sys::identity::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    // A pid namespace of others may not be theirs who are in the user namespace: the child joins both, in that order.
-    let both = namespace::NEWUSER | namespace::NEWPID;
-    let late_users = kept.shared_pids && kept.namespaces & both == both;
-    join(&sources[0], kept.namespaces & !if late_users { namespace::NEWUSER } else { 0 })?;
+    join(&sources[0], kept.namespaces)?;
     if let Some(root) = shared_root {
         shared_mounts::enter(&root)?;
     }
@@ -72,7 +69,6 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         id: &record.id,
         cgroup_namespace: kept.namespaces & namespace::NEWCGROUP != 0,
         pid_namespace: kept.namespaces & namespace::NEWPID != 0,
-        late_users,
         join_cgroups: !group.tasks_fds().is_empty(),
         user_namespace: kept.namespaces & namespace::NEWUSER != 0,
         place_stdio: matches!(options.stdio, Stdio::Fds { .. }),
@@ -80,7 +76,6 @@ pub fn exec(dir: &Dir, options: ExecOptions<'_>) -> Result<Executed> {
         personality: kept.personality,
         memory_policy: kept.memory_policy.as_ref(),
         groups: &groups,
-        later: kept.listener.as_ref().is_some_and(|listener| listener.later),
         filter,
     };
     let plan = plan::exec(&process, choices, &facts)?;
@@ -183,7 +178,14 @@ fn start(
     root: &OwnedFd,
 ) -> Result<Executed> {
     let (ours, theirs) = socket::packet_pair().call(|| "socketpair")?;
-    let stdio = options.stdio.copies()?;
+    let stdio = match &options.stdio {
+        Stdio::Fds { stdin, stdout, stderr } => {
+            let copy =
+                |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
+            Some([copy(stdin)?, copy(stdout)?, copy(stderr)?])
+        }
+        _ => None,
+    };
     let given = Inherited {
         sources,
         proc: host.proc,
@@ -192,7 +194,10 @@ fn start(
         parent: &theirs,
         fifos: None,
         stdio: stdio.as_ref(),
-        console: options.stdio.console_socket(),
+        console: match &options.stdio {
+            Stdio::ConsoleSocket(socket) => Some(socket),
+            _ => None,
+        },
         preserve_fds: options.preserve_fds,
     };
     let sibling = options.parent == InitParent::Sibling;

@@ -1,7 +1,7 @@
 //! Facts of the host that a plan depends on.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bale_fault::{Context, Fault, Result};
 use bale_spec::runtime::{NamespaceKind, Process, RuntimeConfig};
@@ -9,7 +9,6 @@ use bale_sys::error::Call;
 use bale_sys::root::{Links, RelPath, RootFd};
 use rustix::fs::{Mode, OFlags};
 
-use crate::cgroup::host::unescape;
 use crate::cgroup::{Host, Layout};
 use crate::container::open_proc;
 use crate::options::RootSource;
@@ -40,22 +39,7 @@ pub fn gather(config: &RuntimeConfig, bundle: &Path, root: &RootSource, preserve
         resctrl: config.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()).and_then(|_| crate::rdt::mount()),
         listen_fds: listen_fds().filter(|_| preserve_fds > 0),
         own_namespaces: own_namespaces(config),
-        kernel_mounts: Vec::new(),
     })
-}
-
-/// Finds where procfs and sysfs are mounted, last mounted first.
-///
-/// # Errors
-/// `/proc/self/mountinfo` cannot be read.
-pub fn kernel_mounts() -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").within(|| "read /proc/self/mountinfo")?;
-    let point = |line: &str| {
-        let (front, back) = line.split_once(" - ")?;
-        let kind = back.split(' ').next()?;
-        matches!(kind, "proc" | "sysfs").then(|| front.split(' ').nth(4))?.map(unescape)
-    };
-    Ok(text.lines().rev().filter_map(point).map(PathBuf::from).collect())
 }
 
 /// Finds the namespaces that the config joins and this process is in: the host's, under the name of the container's. Only
@@ -105,7 +89,6 @@ pub fn gather_exec(process: &Process, root: &RootFd, proc: &OwnedFd, preserve_fd
         own_network: false,
         listen_fds: listen_fds().filter(|_| preserve_fds > 0),
         own_namespaces: 0,
-        kernel_mounts: Vec::new(),
     })
 }
 

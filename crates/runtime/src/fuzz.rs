@@ -27,7 +27,6 @@ fn facts(layout: Layout) -> Facts {
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: Some(1),
         own_namespaces: 0,
-        kernel_mounts: Vec::new(),
     }
 }
 
@@ -62,8 +61,6 @@ pub fn config_plan(data: &[u8]) {
             id: "web",
             cgroup_namespace: true,
             pid_namespace: true,
-            late_users: true,
-            later: true,
             join_cgroups: true,
             user_namespace: true,
             place_stdio: true,

@@ -81,50 +81,7 @@ pub(crate) struct Listener {
     /// Opaque words for its reader.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub metadata: String,
-    /// The filter notifies of nothing that init does between loading it and going on as the program's process.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub later: bool,
 }
-
-/// What init calls from the loading of a filter that comes before its identity until it is in its pid namespace, by
-/// all the names that libc and kernels have for it. (Its waiting for the parent is a write and a read.)
-const ON_THE_WAY: &[&str] = &[
-    "capget",
-    "capset",
-    "chdir",
-    "clone",
-    "clone3",
-    "close",
-    "close_range",
-    "exit",
-    "exit_group",
-    "fchdir",
-    "fcntl",
-    "fcntl64",
-    "fork",
-    "getpid",
-    "ioctl",
-    "openat",
-    "openat2",
-    "prctl",
-    "read",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "sendmsg",
-    "setgid",
-    "setgid32",
-    "setgroups",
-    "setgroups32",
-    "setresgid",
-    "setresgid32",
-    "setresuid",
-    "setresuid32",
-    "setsid",
-    "setuid",
-    "setuid32",
-    "vfork",
-    "write",
-];
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &u64) -> bool {
@@ -136,9 +93,7 @@ impl Listener {
     pub fn of(profile: Option<&Seccomp>) -> Option<Self> {
         let profile = profile?;
         let path = profile.listener_path.clone()?;
-        let notifying = profile.syscalls.iter().filter(|rule| rule.action == "SCMP_ACT_NOTIFY");
-        let later = !notifying.flat_map(|rule| &rule.names).any(|name| ON_THE_WAY.contains(&name.as_str()));
-        Some(Self { path, metadata: profile.listener_metadata.clone().unwrap_or_default(), later })
+        Some(Self { path, metadata: profile.listener_metadata.clone().unwrap_or_default() })
     }
 }
 
@@ -165,8 +120,8 @@ impl Kept {
             namespaces: kinds.fold(0, |flags, n| flags | crate::plan::kind_flag(n.kind)),
             poststart: hooks.poststart,
             poststop: hooks.poststop,
-            shared_pids: plan.made & bale_sys::namespace::NEWPID == 0,
-            shared_mounts: plan.made & bale_sys::namespace::NEWNS == 0,
+            shared_pids: plan.clone_flags & bale_sys::namespace::NEWPID == 0,
+            shared_mounts: plan.clone_flags & bale_sys::namespace::NEWNS == 0,
             root_mount: None,
             // Plain data with string keys: it cannot fail.
             process: process.and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),
@@ -213,15 +168,14 @@ fn damaged(what: &str) -> Fault {
 
 impl KeptFilter {
     fn of(filter: &Filter) -> Option<Self> {
+        use std::fmt::Write;
         if filter.instructions.is_empty() {
             return None;
         }
         let mut program = String::with_capacity(filter.instructions.len() * 16);
         for i in &filter.instructions {
-            let whole =
-                u64::from(i.code) << 48 | u64::from(i.jt) << 40 | u64::from(i.jf) << 32 | u64::from(i.k);
-            let digit = |at: u32| char::from(b"0123456789abcdef"[(whole >> (60 - 4 * at) & 15) as usize]);
-            program.extend((0..16).map(digit));
+            // Writing to a string cannot fail.
+            let _ = write!(program, "{:04x}{:02x}{:02x}{:08x}", i.code, i.jt, i.jf, i.k);
         }
         Some(Self { program, flags: filter.flags.bits() })
     }

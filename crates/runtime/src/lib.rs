@@ -25,13 +25,11 @@ pub mod cgroup;
 pub mod seccomp;
 pub mod timings;
 
-pub use cgroup::OomWatch;
 pub use container::{create, explain, start};
 pub use exec::{exec, process_of};
 pub use facts::listen_fds;
 pub use life::{
     delete, kill, kill_all, oom_killed, pause, processes, resume, state, stats, teardown, update, update_rdt,
-    watch_oom,
 };
 pub use options::{
     CgroupManager, CreateOptions, Created, ExecOptions, Executed, InitParent, RootSource, Stdio,

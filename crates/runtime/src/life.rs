@@ -109,10 +109,8 @@ pub fn kill(dir: &Dir, signal: i32) -> Result<()> {
     // Looked at first, as it is among them.
     let init = open_init(&record);
     if signal == 9 && shared && cgroup_of(&record).is_some() {
-        let group = open_cgroup(&record)?;
-        let others = init.is_err() && !group.pids()?.is_empty();
-        group.kill_all()?;
-        return if others { Ok(()) } else { init.map(drop) };
+        open_cgroup(&record)?.kill_all()?;
+        return init.map(drop);
     }
     process::send_signal(&init?, signal)?;
     // A frozen process would get it only when thawed (as runc: SIGKILL thaws).
@@ -283,21 +281,12 @@ pub fn update(dir: &Dir, resources: &Resources) -> Result<()> {
         return Err(Fault::new(Kind::Conflict, "container not running"));
     }
     let limit = || {
-        if let Some(cgroup) = cgroup_of(&record) {
-            cgroup::systemd::update(cgroup, resources)?;
+        if let Some(unit) = cgroup_of(&record).and_then(|cgroup| cgroup.unit.as_deref()) {
+            cgroup::systemd::update(unit, resources)?;
         }
         open_cgroup(&record)?.update(resources)
     };
     limit().within(|| "update the limits")
-}
-
-/// Watches for the end of memory in a container; none where memory is not limited.
-///
-/// # Errors
-/// The failed call.
-pub fn watch_oom(dir: &Dir) -> Result<Option<cgroup::OomWatch>> {
-    let record = load(dir)?;
-    cgroup_of(&record).map_or(Ok(None), |_| open_cgroup(&record)?.watch_oom())
 }
 
 /// Changes what a container may use of cache and memory bandwidth.

@@ -3,10 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use bale_fault::Result;
 use bale_record::Dir;
 use bale_spec::runtime::{Process, RuntimeConfig};
-use bale_sys::error::Call;
 
 /// Where the root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,26 +38,6 @@ pub enum Stdio {
     },
     /// A new terminal, whose master is sent over this connected stream socket by `SCM_RIGHTS`.
     ConsoleSocket(OwnedFd),
-}
-
-impl Stdio {
-    /// Makes copies of given descriptors that lie beyond the places they will take.
-    ///
-    /// # Errors
-    /// The failed call.
-    pub(crate) fn copies(&self) -> Result<Option<[OwnedFd; 3]>> {
-        let Self::Fds { stdin, stdout, stderr } = self else { return Ok(None) };
-        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC)");
-        Ok(Some([copy(stdin)?, copy(stdout)?, copy(stderr)?]))
-    }
-
-    /// Returns where a new terminal is sent.
-    pub(crate) const fn console_socket(&self) -> Option<&OwnedFd> {
-        match self {
-            Self::ConsoleSocket(socket) => Some(socket),
-            _ => None,
-        }
-    }
 }
 
 /// Whose child the container's first process, or one of exec, is.

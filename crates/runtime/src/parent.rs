@@ -111,7 +111,6 @@ fn follow_to_end(
         // Init may have failed; then it has said so, which is read below.
         let _ = socket::send(socket, &[LIMITED]);
     }
-    bale_sys::seal::let_go();
     let mut announced = false;
     let mut message = [0_u8; MESSAGE_MAX];
     loop {

@@ -25,7 +25,6 @@ fn facts(layout: Layout) -> Facts {
         resctrl: Some("/sys/fs/resctrl".into()),
         listen_fds: None,
         own_namespaces: 0,
-        kernel_mounts: Vec::new(),
     }
 }
 

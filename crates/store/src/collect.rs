@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bale_fault::Result;
+use bale_fault::{Context, Result};
 use bale_spec::Digest;
 use bale_spec::image::{Document, ImageConfig};
 use bale_sys::file::{self, Durability, Lock, LockMode};
@@ -67,26 +67,19 @@ impl Store {
     }
 
     /// Collects when an earlier [`Store::collect`] had to give way. For the end of a pull, after its [`crate::Hold`] is dropped.
-    /// A collection that fails stays wanted: the pull itself went well, and `rmi` tells what is wrong.
     ///
     /// # Errors
-    /// The failed call.
+    /// As [`Store::collect`].
     pub fn collect_if_wanted(&self, manifests: &dyn Fn() -> Result<Vec<Digest>>) -> Result<()> {
-        let wanted = rustix::fs::statat(&self.locks, WANTED, AtFlags::empty()).is_ok();
-        if wanted && self.collect(manifests).is_err() {
-            self.want_collection()?;
+        if rustix::fs::statat(&self.locks, WANTED, AtFlags::empty()).is_ok() {
+            self.collect(manifests)?;
         }
         Ok(())
     }
 
     fn mark(&self, manifests: &[Digest]) -> Result<Marks> {
         let mut marks = Marks::default();
-        let names = self.list_names()?;
-        // What a damaged name stands for is not known, so nothing is known to be unused.
-        if let Some(fault) = names.damaged.into_iter().next() {
-            return Err(fault.within("find what is in use"));
-        }
-        for name in names.readable {
+        for name in self.list_names().within(|| "find what is in use")? {
             if let Some(index) = &name.index {
                 marks.blobs.insert(index.digest);
             }

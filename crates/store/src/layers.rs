@@ -195,12 +195,6 @@ impl Store {
         let text = match file::read_bounded(&self.layers, &path, LIMIT_BYTES) {
             Ok(text) => text,
             Err(error) if error.errno() == Errno::NOENT => return Ok(None),
-            // Something else has its place: whoever unpacks the layer anew puts that away.
-            Err(error)
-                if matches!(error.errno(), Errno::NOTDIR | Errno::ISDIR | Errno::INVAL | Errno::LOOP) =>
-            {
-                return Ok(None);
-            }
             Err(error) => return Err(Fault::from(error).within(format!("look layer {diff_id} up"))),
         };
         let Ok(layer) = serde_json::from_slice::<Layer>(&text) else {

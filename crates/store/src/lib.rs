@@ -38,7 +38,7 @@ pub use bale_sys::remove::remove_tree;
 pub use blobs::{BlobDraft, DOCUMENT_LIMIT_BYTES, SealedBlob};
 pub use collect::Collected;
 pub use fixup::adopt_root;
-pub use images::{Name, Names};
+pub use images::Name;
 pub use ingest::Ingest;
 pub use layers::{Deferred, Layer, LayerDraft, PathText};
 pub use lock::{Hold, LayerLock};

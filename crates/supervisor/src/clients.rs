@@ -8,7 +8,7 @@ use bale_fault::Result;
 use bale_record::Dir;
 use bale_record::control::{Event, HEADER_BYTES, Request, SOCKET};
 use bale_sys::error::{Call, Error};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -20,11 +20,7 @@ pub const LIMIT: usize = 512;
 
 /// The listening socket in the container's directory.
 #[derive(Debug)]
-pub struct Listener {
-    socket: OwnedFd,
-    /// Given up for a moment when there are no more descriptors.
-    spare: Option<OwnedFd>,
-}
+pub struct Listener(OwnedFd);
 
 impl Listener {
     /// Binds the socket, mode 0600, in place of one that an earlier supervisor left.
@@ -44,38 +40,21 @@ impl Listener {
         rustix::process::umask(mask);
         bound.call(|| "bind(\"control.sock\")")?;
         rustix::net::listen(&socket, 32).call(|| "listen(\"control.sock\")")?;
-        Ok(Self { socket, spare: spare() })
+        Ok(Self(socket))
     }
 
     /// Takes the next connection; `None` when nobody waits.
-    pub fn accept(&mut self) -> Option<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        loop {
-            match rustix::net::accept_with(&self.socket, flags) {
-                Ok(socket) => return Some(socket),
-                // One that stays in the queue would be told again and again: it is taken and closed.
-                Err(Errno::MFILE | Errno::NFILE) if self.spare.take().is_some() => {
-                    let turned_away = rustix::net::accept_with(&self.socket, flags).map(drop);
-                    self.spare = spare();
-                    // That the queue is empty is seen only by who has a descriptor to spare.
-                    turned_away.ok()?;
-                }
-                // A client that gave up meanwhile.
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(_) => return None,
-            }
-        }
+    #[must_use]
+    pub fn accept(&self) -> Option<OwnedFd> {
+        // A client that gave up meanwhile, or a lack of descriptors, is no reason to leave the container alone.
+        rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
-}
-
-fn spare() -> Option<OwnedFd> {
-    rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// Removes the socket's name.

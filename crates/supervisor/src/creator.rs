@@ -160,6 +160,15 @@ fn give_up(dir: &Dir, fault: &Fault) {
     };
     let error = Some(fault.chain());
     let exit = Exit { code: Some(code), signal: None, oom: false, at: time::now(), error };
+    let write = || -> Result<()> {
+        let locked = dir.lock()?;
+        let mut record = locked.load()?;
+        record.phase = Phase::Stopped;
+        record.init = None;
+        record.supervisor = None;
+        record.exit = Some(exit);
+        locked.save(&record)
+    };
     // The failure itself goes to the client; a second one (a full disk) would only hide it.
-    let _ = crate::exit::write(dir, exit);
+    let _ = write();
 }

@@ -19,7 +19,7 @@ use crate::main_loop::{End, Outcome};
 ///
 /// # Errors
 /// The failed call; those who wait see the socket close then, and the record still names this supervisor.
-pub fn tell(dir: &Dir, mut end: End) -> Result<Vec<OwnedFd>> {
+pub fn tell(dir: &Dir, end: End) -> Result<Vec<OwnedFd>> {
     let event = match end.outcome {
         Outcome::Failed(failure) => Event::Failed(failure),
         Outcome::CreatorDied => creator_died(dir)?,
@@ -63,11 +63,7 @@ fn creator_died(dir: &Dir) -> Result<Event> {
     Ok(Event::Failed(Failure::from(&fault)))
 }
 
-/// Writes down how it ended.
-///
-/// # Errors
-/// The failed call.
-pub fn write(dir: &Dir, exit: Exit) -> Result<()> {
+fn write(dir: &Dir, exit: Exit) -> Result<()> {
     let locked = dir.lock()?;
     let mut record = locked.load()?;
     record.phase = Phase::Stopped;

@@ -126,14 +126,6 @@ impl<'a> MainLoop<'a> {
         Ok(added.call(|| format!("epoll_ctl(EPOLL_CTL_ADD, {token})"))?)
     }
 
-    /// Ends the watching of what is about to be closed. The creator and executors hold copies of what was open when they
-    /// were forked: to close it here does not end its being watched, and its hang-up would be told without end, and be
-    /// taken for that of whatever gets its token next.
-    fn forget(&self, fd: impl AsFd) {
-        // What cannot be taken out was not in.
-        let _ = epoll::delete(&self.epoll, fd);
-    }
-
     /// Runs until the container has ended.
     ///
     /// # Errors
@@ -243,9 +235,10 @@ impl<'a> MainLoop<'a> {
             Heard::Nothing => {}
             Heard::Gone => {
                 let starter = client.starter;
-                if let Some(gone) = self.clients[index].take() {
-                    self.forget(&gone);
-                }
+                // A creator may hold a copy of the socket: then closing it here does not end its being watched, and its
+                // hang-up would be told without end. What cannot be taken out was not in.
+                let _ = epoll::delete(&self.epoll, &*client);
+                self.clients[index] = None;
                 self.executors
                     .iter_mut()
                     .flatten()
@@ -298,7 +291,6 @@ impl<'a> MainLoop<'a> {
     /// Learns which process an executor has started; the client knows it already.
     fn hear_executor(&mut self, slot: usize) {
         let Some(executor) = self.executors.get_mut(slot).and_then(Option::take) else { return };
-        self.forget(&executor.report);
         let report = executor::report(&executor.report);
         let client = executor.client.and_then(|index| self.clients.get_mut(index)?.as_mut());
         match (report, client) {
@@ -344,10 +336,7 @@ impl<'a> MainLoop<'a> {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 // The end of a pipe, or EIO: the last process has closed the terminal.
-                _ => {
-                    self.forget(output);
-                    return self.parts.channels.close_output(stream);
-                }
+                _ => return self.parts.channels.close_output(stream),
             }
         }
     }

@@ -240,9 +240,8 @@ unsafe fn execute_image(dir: usize, name: usize, exe: usize, argv: usize, env: u
             || call(libc::SYS_fsconfig, [fs, 1, key, second, 0]) < 0
             || call(libc::SYS_fsconfig, [fs, 6, 0, 0, 0]) < 0
     };
-    // It stays open beyond exec, which would wait for the kernel to take the mount apart: crate::seal::adopt finds it.
-    // SAFETY: numbers only: no flags, MOUNT_ATTR_RDONLY|MOUNT_ATTR_NODEV.
-    let mount = if failed { -1 } else { unsafe { call(libc::SYS_fsmount, [fs, 0, 0x5, 0, 0]) } };
+    // SAFETY: numbers only: FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY|MOUNT_ATTR_NODEV.
+    let mount = if failed { -1 } else { unsafe { call(libc::SYS_fsmount, [fs, 1, 0x5, 0, 0]) } };
     if mount >= 0 {
         let flags = (libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) as usize;
         // SAFETY: `name` as promised.
@@ -250,11 +249,6 @@ unsafe fn execute_image(dir: usize, name: usize, exe: usize, argv: usize, env: u
         if image >= 0 {
             // SAFETY: strings and arrays as promised.
             unsafe {
-                // It is found by its number alone, and nothing may take it for a standard stream.
-                if mount <= 2 || image != mount + 1 {
-                    let close = [mount as usize, libc::F_SETFD as usize, libc::FD_CLOEXEC as usize, 0, 0];
-                    call(libc::SYS_fcntl, close);
-                }
                 if same(image as usize, exe, empty) {
                     let at_empty = libc::AT_EMPTY_PATH as usize;
                     call(libc::SYS_execveat, [image as usize, empty, argv, env, at_empty]);

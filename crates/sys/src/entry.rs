@@ -27,7 +27,6 @@ macro_rules! entry {
 /// Runs `main` in a process that has standard streams and is told of a broken pipe by an error, and returns its exit
 /// status. What it wrote to standard output is flushed.
 pub fn run(main: fn() -> u8) -> i32 {
-    crate::seal::adopt();
     open_streams();
     raw::ignore_signal(libc::SIGPIPE);
     let code = main();

@@ -4,10 +4,9 @@
 //! hold of `/proc/<pid>/exe` cannot make it writable. Where overlay is refused, a sealed memfd.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -34,43 +33,6 @@ pub fn is_sealed() -> bool {
     let open = rustix::fs::open(PROC_SELF_EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let seals = open.and_then(rustix::fs::fcntl_get_seals);
     seals.is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK))
-}
-
-/// The mount of the sealed image that this process runs from, while it is still a mount of its own.
-static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
-
-/// Takes over the mount that this process was executed from (early.rs), which no program that it starts shall have. To be
-/// called before a descriptor is opened or given a meaning.
-pub(crate) fn adopt() {
-    let name = raw::exec_name().to_bytes();
-    let image =
-        name.strip_prefix(b"/dev/fd/").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    let Some(number) = image.and_then(|image: RawFd| image.checked_sub(1)).filter(|number| *number > 2)
-    else {
-        return;
-    };
-    let Some(found) = raw::mount_id(number, c"") else { return };
-    if Some(found) != raw::mount_id(libc::AT_FDCWD, PROC_SELF_EXE) {
-        return;
-    }
-    // SAFETY: it is open, and was so before this process was executed: nobody in this process has it. That it is of the
-    // very mount that the program is on says that it is the one that was left open for this.
-    let mount = unsafe { OwnedFd::from_raw_fd(number) };
-    let _ = rustix::io::fcntl_setfd(&mount, rustix::io::FdFlags::CLOEXEC);
-    *MOUNT.lock().unwrap_or_else(PoisonError::into_inner) = Some(mount);
-}
-
-/// Returns the descriptor of the mount that this process was executed from, until [`let_go`]: for a child after clone,
-/// which is to close it, and for whoever looks which descriptors the caller gave.
-#[must_use]
-pub fn held() -> Option<RawFd> {
-    MOUNT.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(AsRawFd::as_raw_fd)
-}
-
-/// Closes that mount, which the kernel takes some 50 us to take apart; the program's image stays what it is. To be called
-/// when there is nothing to do but to wait; without a call it is closed when this process ends.
-pub fn let_go() {
-    drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Returns a sealed image of this binary, for [`crate::process::exec_fd`] and its kin: this process's own when it is

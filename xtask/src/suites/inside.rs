@@ -17,9 +17,6 @@ use crate::run::{Failure, Result, Runner, fail};
 /// Longer than the longest; what hangs ends here.
 const LIMIT_SECONDS: u32 = 120;
 
-/// The same where the processor may be emulated.
-const LIMIT_HERE_SECONDS: u32 = 300;
-
 /// Where the suites and the binaries are seen inside.
 const SUITES: &str = "/mnt/suites";
 const BIN: &str = "/mnt/bin";
@@ -58,11 +55,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// Tells whether the tree is this system.
-    fn is_here(&self) -> bool {
-        self.tree == Path::new("/")
-    }
-
     /// Returns it as words of a command line.
     pub fn words(&self) -> [PathBuf; 4] {
         [self.layout.name().into(), self.tree.clone(), self.dir.clone(), self.work.clone()]
@@ -128,21 +120,6 @@ fn hierarchies(layout: Layout) -> Result<Vec<Hierarchy>> {
         all.push(Hierarchy { name, options: controllers, cgroup: Path::new(at).join(path) });
     }
     Ok(all)
-}
-
-/// Moves this process into the unified hierarchy's root, and hands every controller there to what is below.
-pub fn free_controllers() -> Result<()> {
-    let root = Path::new("/sys/fs/cgroup");
-    let file = |name: &str| root.join(name);
-    let controllers = fs::read_to_string(file("cgroup.controllers")).map_err(|e| {
-        Failure::Words(format!("--here is for cgroup v2: {}/cgroup.controllers: {e}", root.display()))
-    })?;
-    fs::write(file("cgroup.procs"), "0")?;
-    for controller in controllers.split_whitespace() {
-        fs::write(file("cgroup.subtree_control"), format!("+{controller}"))
-            .map_err(|e| Failure::Words(format!("enable the {controller} controller: {e}")))?;
-    }
-    Ok(())
 }
 
 /// Makes a cgroup below this process's in every hierarchy, for a program to live in.
@@ -220,15 +197,12 @@ fn enter(place: &Place, rest: &[&str]) -> Result<()> {
     let hierarchies = hierarchies(place.layout)?;
     mounts(place)?;
     mount_cgroups(place, &hierarchies)?;
-    if !place.is_here() {
-        std::env::set_current_dir(&place.tree)?;
-        step("pivot_root", rustix::process::pivot_root(".", "."))?;
-        step("unmount the old root", unmount(".", UnmountFlags::DETACH))?;
-    }
+    std::env::set_current_dir(&place.tree)?;
+    step("pivot_root", rustix::process::pivot_root(".", "."))?;
+    step("unmount the old root", unmount(".", UnmountFlags::DETACH))?;
     std::env::set_current_dir(Path::new(SUITES).join(suite))?;
     let mut command = Command::new("timeout");
-    let limit = if place.is_here() { LIMIT_HERE_SECONDS } else { LIMIT_SECONDS };
-    command.arg("--kill-after=5").arg(limit.to_string());
+    command.arg("--kill-after=5").arg(LIMIT_SECONDS.to_string());
     if *suite == "contest" {
         let kind = if *runtime == "youki" { "youki" } else { "runc" };
         command.env("RUNTIME_KIND", kind).arg("./contest");
@@ -252,12 +226,10 @@ fn mounts(place: &Place) -> Result<()> {
         "make mounts private",
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC),
     )?;
-    if !place.is_here() {
-        step("bind the tree", mount_bind(&place.tree, &place.tree))?;
-        step("bind /dev", mount_bind_recursive("/dev", at("dev")))?;
-        step("mount sysfs", mount("sysfs", at("sys"), "sysfs", none, None))?;
-    }
+    step("bind the tree", mount_bind(&place.tree, &place.tree))?;
     step("mount proc", mount("proc", at("proc"), "proc", none, None))?;
+    step("bind /dev", mount_bind_recursive("/dev", at("dev")))?;
+    step("mount sysfs", mount("sysfs", at("sys"), "sysfs", none, None))?;
     for name in ["run", "tmp", "mnt"] {
         step("mount tmpfs", mount("tmpfs", at(name), "tmpfs", none, Some(c"mode=1777")))?;
     }
@@ -273,10 +245,6 @@ fn mounts(place: &Place) -> Result<()> {
 fn mount_cgroups(place: &Place, hierarchies: &[Hierarchy]) -> Result<()> {
     let base = place.tree.join("sys/fs/cgroup");
     let none = MountFlags::empty();
-    if place.is_here() {
-        // The same file system cannot be mounted on itself.
-        step("unmount cgroup2", unmount(&base, UnmountFlags::DETACH))?;
-    }
     if place.layout == Layout::V2 {
         step("mount cgroup2", mount("cgroup2", &base, "cgroup2", none, None))?;
         let own = base.join("runner");

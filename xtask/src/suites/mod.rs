@@ -22,7 +22,7 @@ use crate::run::{Failure, Result, Runner, fail};
 use crate::{apt, bench, say};
 
 const USAGE: &str = "\
-usage: cargo xtask suites DIR [--with BINARY] [--runtime NAME=PATH]... [--on v1|v2] [--only TEXT] [--here]
+usage: cargo xtask suites DIR [--with BINARY] [--runtime NAME=PATH]... [--on v1|v2] [--only TEXT]
 
 Runs what it finds ready-built in DIR against bale and, in the tree of the peers, runc and crun (and youki where the
 tree has it); prints a table for each layout of cgroups. Needs root. Fails when bale is worse than the best of the
@@ -35,12 +35,7 @@ others in any program, except where it differs on purpose.
   --with BINARY                     this bale, not the one that is built now
   --runtime NAME=PATH               one more runtime; youki is called what contest calls it, others are for it runc
   --on v1|v2                        only with this layout of cgroups; v1 is the host's, where it has that
-  --only TEXT                       only programs with TEXT in their names
-  --here                            in this system, not in the tree: with the runtimes of /usr/bin, and with every
-                                    controller of cgroup v2 that there is. For the virtual machine, for instance:
-      cargo build -p xtask && cargo build --release -p bale && cp -r DIR target/suites-dir
-      cargo xtask vm -- env CARGO_TARGET_DIR=/var/tmp/suites XTASK suites $PWD/target/suites-dir --here --with BALE
-                                    XTASK and BALE are the paths that cargo has built to, in full";
+  --only TEXT                       only programs with TEXT in their names";
 
 /// One program of a suite: a validation program, or a group of contest's tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,26 +59,7 @@ struct Request {
     runtimes: Vec<(String, PathBuf)>,
     layout: Option<Layout>,
     only: String,
-    here: bool,
 }
-
-/// Groups of contest that stop with a panic when one of their cases does, and their cases: then each runs alone. What
-/// `exec` has a case for needs the memory controller.
-const ALONE: &[(&str, &[&str])] = &[(
-    "exec",
-    &[
-        "capabilities_by_flag_test_case1",
-        "capabilities_by_flag_test_case2",
-        "cgroup_test",
-        "ignore_paused_test",
-        "mount_test",
-        "new_privileges_test",
-        "no_capabilities_test",
-        "preserve_fds_test",
-        "some_capabilities_test",
-        "unset_bounding_capabilities_test",
-    ],
-)];
 
 /// How often a program runs that fails where another runtime passes: some depend on who is first.
 const TRIES: u32 = 3;
@@ -95,10 +71,7 @@ pub fn main(words: &[&str]) -> Result<()> {
         return Ok(());
     }
     let request = Request::read(words)?;
-    let tree = if request.here { PathBuf::from("/") } else { bench::peers_tree()? };
-    if request.here {
-        inside::free_controllers()?;
-    }
+    let tree = bench::peers_tree()?;
     let work = cargo::target().join("suites");
     let mut runner = Runner::new(&work.join("output"))?;
     let runtimes = prepare(&request, &tree, &work, &mut runner)?;
@@ -127,9 +100,7 @@ impl Request {
             runtimes: Vec::new(),
             layout: None,
             only: String::new(),
-            here: options.contains(&"--here"),
         };
-        let options: Vec<&str> = options.iter().copied().filter(|option| *option != "--here").collect();
         for option in options.chunks(2) {
             match option {
                 ["--with", binary] => request.with = Some(Path::new(binary).canonicalize()?),
@@ -242,25 +213,6 @@ fn run_all(
 
 /// Runs a program once; what it said stays in a file.
 fn run_one(
-    place: &inside::Place,
-    program: &Program,
-    runtime: &Runtime,
-    runner: &mut Runner,
-    logs: &Path,
-) -> Result<Outcome> {
-    let outcome = run_whole(place, program, runtime, runner, logs)?;
-    let cases = ALONE.iter().find(|(group, _)| program.suite == "contest" && program.name == *group);
-    let Some((group, cases)) = cases.filter(|_| outcome.is_panic()) else { return Ok(outcome) };
-    let mut sum = Outcome { tries: 1, ..Outcome::default() };
-    for case in *cases {
-        let program = Program { suite: program.suite, name: format!("{group}::{case}") };
-        let one = run_whole(place, &program, runtime, runner, logs)?;
-        sum = sum.and(if one.is_panic() { Outcome { failed: 1, ..Outcome::default() } } else { one });
-    }
-    Ok(sum)
-}
-
-fn run_whole(
     place: &inside::Place,
     program: &Program,
     runtime: &Runtime,

@@ -38,22 +38,6 @@ impl Outcome {
         self.code == 0 && self.failed == 0
     }
 
-    /// Tells whether a Rust program stopped before it told anything.
-    pub fn is_panic(&self) -> bool {
-        self.code == 101 && self.passed + self.failed + self.skipped == 0
-    }
-
-    /// Returns both together: the cases of two parts of a program.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-            skipped: self.skipped + other.skipped,
-            code: self.code.max(other.code),
-            tries: self.tries,
-        }
-    }
-
     /// Returns the better of two.
     pub fn better(self, other: Self) -> Self {
         let rank = |outcome: &Self| (outcome.is_good(), outcome.passed);
@@ -159,7 +143,5 @@ mod tests {
             assert_eq!(ours.behind(&theirs), expected, "{ours:?} {theirs:?}");
         }
         assert_eq!(of(1, 1, 0).better(of(1, 0, 0)), of(1, 0, 0));
-        assert!(of(0, 0, 101).is_panic() && !of(0, 1, 101).is_panic());
-        assert_eq!(of(1, 0, 0).and(of(2, 1, 1)), of(3, 1, 1));
     }
 }

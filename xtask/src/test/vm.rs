@@ -6,7 +6,6 @@ use bale_testkit::WANTS_VM;
 
 use super::{Count, add_tests};
 use crate::run::{Failure, Result, Runner, TOO_LONG};
-use crate::vm::Cgroups;
 use crate::{say, vm};
 
 /// A few minutes where the processor is emulated, less than one where it is not.
@@ -30,21 +29,13 @@ pub fn tests(runner: &mut Runner, count: &mut Count, left_out: Option<&str>) -> 
             return Ok(());
         }
     };
-    // On the host they only said that they belong here.
-    count.skipped.remove(WANTS_VM);
-    for cgroups in [Cgroups::Unified, Cgroups::Hybrid] {
-        in_machine(runner, count, &image, cgroups)?;
-    }
-    Ok(())
-}
-
-/// Runs those for a machine with such cgroups.
-fn in_machine(runner: &mut Runner, count: &mut Count, image: &vm::Image, cgroups: Cgroups) -> Result<()> {
     let before = count.failed;
-    let outcome = vm::tests::run(runner, image, cgroups, LIMIT);
+    let outcome = vm::tests::run(runner, &image, LIMIT);
     let failure = match outcome {
         Ok(ran) => {
-            add_tests(count, "the virtual machine", &ran.lines, &ran.skips);
+            // On the host they only said that they belong here.
+            count.skipped.remove(WANTS_VM);
+            add_tests(count, &ran.lines, &ran.skips);
             match ran.code {
                 TOO_LONG => Some("the virtual machine took too long and was ended".to_owned()),
                 0 => None,

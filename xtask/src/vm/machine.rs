@@ -31,45 +31,6 @@ pub enum Ends {
     Console,
 }
 
-/// Which cgroups the machine's systemd mounts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cgroups {
-    /// v2's hierarchy alone, as every Debian since 11.
-    #[default]
-    Unified,
-    /// v1's hierarchies, with v2's beside them for systemd itself.
-    Hybrid,
-    /// v1's hierarchies alone.
-    Legacy,
-}
-
-impl Cgroups {
-    /// Reads a word of the command line.
-    pub fn read(word: &str) -> Result<Self> {
-        match word {
-            "v2" => Ok(Self::Unified),
-            "hybrid" => Ok(Self::Hybrid),
-            "v1" => Ok(Self::Legacy),
-            other => fail(format!("unknown word {other:?}: --cgroup v1, hybrid or v2")),
-        }
-    }
-
-    /// What the kernel is told for it (kernel-command-line(7); systemd 256 and 257 want to be forced, 258 knows v2 alone).
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Unified => "",
-            Self::Hybrid => {
-                " systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0 \
-                 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
-            }
-            Self::Legacy => {
-                " systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1 \
-                 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
-            }
-        }
-    }
-}
-
 /// A machine that can be started once; its folder goes away with it.
 #[derive(Debug)]
 pub struct Machine {
@@ -79,13 +40,13 @@ pub struct Machine {
 
 impl Machine {
     /// Prepares a machine that runs `script` as root and powers off.
-    pub fn new(image: &Image, below: &Path, script: &str, ends: Ends, cgroups: Cgroups) -> Result<Self> {
+    pub fn new(image: &Image, below: &Path, script: &str, ends: Ends) -> Result<Self> {
         let dir = below.join(format!("run-{}", std::process::id()));
         remove_tree(&dir)?;
         fs::create_dir_all(&dir)?;
         let mut machine = Self { dir, qemu: Command::new("setpriv") };
         machine.write_folder(script, ends)?;
-        machine.command(image, ends, cgroups)?;
+        machine.command(image, ends)?;
         Ok(machine)
     }
 
@@ -139,7 +100,7 @@ impl Machine {
         Ok(fs::set_permissions(run, fs::Permissions::from_mode(0o755))?)
     }
 
-    fn command(&mut self, image: &Image, ends: Ends, cgroups: Cgroups) -> Result<()> {
+    fn command(&mut self, image: &Image, ends: Ends) -> Result<()> {
         let words = File::create(self.dir.join("qemu"))?;
         let console = self.dir.join("console");
         let folder = self.folder();
@@ -160,8 +121,7 @@ impl Machine {
         qemu.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.args(["-machine", "q35", "-cpu", "max", "-accel", accelerator()]);
         qemu.args(["-smp", "2", "-m", &MEMORY_MIB.to_string()]);
-        qemu.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd());
-        qemu.args(["-append", &format!("{KERNEL}{}", cgroups.words())]);
+        qemu.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd()).args(["-append", KERNEL]);
         // Nothing that is written reaches the file: every run begins with the same system.
         let disk =
             format!("if=none,id=system,format=raw,snapshot=on,cache=unsafe,file={}", comma(&image.disk()));

@@ -30,14 +30,12 @@ use crate::cargo;
 use crate::run::{Failure, Result, Runner, fail};
 
 pub use image::Image;
-pub use machine::Cgroups;
 use machine::{Ends, Machine};
 
 const USAGE: &str = "\
 cargo xtask vm                      a shell in a virtual machine: Debian with systemd, cgroup v2, AppArmor
 cargo xtask vm [--] CMD [ARG...]    runs CMD there, with the project's folder to read, and passes its exit status on
 cargo xtask vm test [WORD...]       runs the tests that need such a host (--with runc|crun: against that)
-cargo xtask vm --cgroup v1|hybrid … the same with cgroup v1, and v2 beside it; test runs those of the systemd driver
 cargo xtask vm power-cut [MS...]    ends it without warning while bale fills a store, and looks what is left";
 
 /// What making and running the machine needs.
@@ -66,27 +64,23 @@ pub fn main(words: &[&str]) -> Result<()> {
     let dir = dir();
     let mut runner = Runner::new(&dir)?;
     let image = prepare(&mut runner)?;
-    let (cgroups, words) = match words {
-        ["--cgroup", word, rest @ ..] => (Cgroups::read(word)?, rest),
-        all => (Cgroups::default(), all),
-    };
     let command = if words.first() == Some(&"--") { &words[1..] } else { words };
     if let Some((&"power-cut", rest)) = words.split_first() {
         return power_cut::run(&mut runner, &image, rest);
     }
     let code = if let Some((&"test", rest)) = words.split_first() {
-        let script = tests::script(&mut runner, &tests::Choice::read(rest)?, cgroups)?;
-        let mut machine = Machine::new(&image, &dir, &script, Ends::Output, cgroups)?;
+        let script = tests::script(&mut runner, &tests::Choice::read(rest)?)?;
+        let mut machine = Machine::new(&image, &dir, &script, Ends::Output)?;
         runner.watch(machine.start())?;
         machine.code()?
     } else if command.is_empty() {
         let script = "exec setsid --ctty --wait login -f root </dev/hvc0 >/dev/hvc0 2>&1";
-        let mut machine = Machine::new(&image, &dir, script, Ends::Console, cgroups)?;
+        let mut machine = Machine::new(&image, &dir, script, Ends::Console)?;
         runner.attached(machine.start())?;
         machine.code()?
     } else {
         let script = command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-        let mut machine = Machine::new(&image, &dir, &script, Ends::Output, cgroups)?;
+        let mut machine = Machine::new(&image, &dir, &script, Ends::Output)?;
         runner.watch(machine.start())?;
         machine.code()?
     };

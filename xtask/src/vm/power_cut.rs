@@ -12,7 +12,7 @@ use bale_testkit::command::quoted;
 use bale_testkit::image::{Layout, busybox_rootfs, cached};
 use bale_testkit::{Scratch, output_of};
 
-use super::machine::{Cgroups, Ends, Machine};
+use super::machine::{Ends, Machine};
 use super::{Image, dir};
 use crate::cargo::{Profile, build_bale};
 use crate::run::{Failure, Result, Runner, fail};
@@ -81,7 +81,7 @@ fn all(
     for at in 0..=moments.len() {
         let (before, moment) = (at.checked_sub(1), moments.get(at).copied());
         let script = script(bale, made, before, moment.map(|moment| (at, moment)));
-        let mut machine = Machine::new(image, &dir(), &script, Ends::Output, Cgroups::default())?;
+        let mut machine = Machine::new(image, &dir(), &script, Ends::Output)?;
         machine.add_disk(disk);
         fs::copy(made.join("sums"), machine.folder().join("sums"))?;
         let said = until(machine.start(), moment, load)?;

@@ -11,23 +11,11 @@ use serde_json::Value;
 use crate::cargo::cargo;
 use crate::run::{Result, Runner, TOO_LONG, fail};
 use crate::vm::Image;
-use crate::vm::machine::{Cgroups, Ends, Machine};
+use crate::vm::machine::{Ends, Machine};
 
-/// A test program of `bale` that is run there, and which of its tests when nobody asks for others.
-struct Program {
-    name: &'static str,
-    /// With cgroup v2 alone.
-    unified: &'static [&'static str],
-    /// Where v1 is; without a word, none.
-    legacy: &'static [&'static str],
-}
-
-/// What needs the machine, and of the runtime's command line what is different where `/` is a shared mount and networks
-/// are the kernel's.
-const PROGRAMS: &[Program] = &[
-    Program { name: "vm", unified: &["--skip", "legacy::"], legacy: &["legacy::", "a_unit_that_is_used"] },
-    Program { name: "runc", unified: &["net_devices", "propagation"], legacy: &[] },
-];
+/// Test programs of `bale` that are run there, and which of their tests when nobody asks for others: what needs the
+/// machine, and of the runtime's command line what is different where `/` is a shared mount and networks are the kernel's.
+const PROGRAMS: &[(&str, &[&str])] = &[("vm", &[]), ("runc", &["net_devices", "propagation"])];
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -57,19 +45,15 @@ impl<'a> Choice<'a> {
 }
 
 /// Builds the tests and returns the script that runs them.
-pub fn script(runner: &mut Runner, choice: &Choice<'_>, cgroups: Cgroups) -> Result<String> {
+pub fn script(runner: &mut Runner, choice: &Choice<'_>) -> Result<String> {
     let mut script = format!("export {BUSYBOX}=/usr/bin/busybox {SKIPS}=/vm/skips TMPDIR=/var/tmp\n");
     if let Some(runtime) = choice.with {
         script.push_str(&format!("export RUNTIME={}\n", quoted(runtime)));
     }
     script.push_str("failed=0\n");
-    for (program, Program { unified, legacy, .. }) in build(runner)?.iter().zip(PROGRAMS) {
-        let usual = if cgroups == Cgroups::Unified { unified } else { legacy };
-        if choice.filters.is_empty() && usual.is_empty() {
-            continue;
-        }
+    for (program, usual) in build(runner)?.iter().zip(PROGRAMS.iter().map(|(_, usual)| *usual)) {
         let program = quoted(&program.display().to_string());
-        let names = if choice.filters.is_empty() { usual } else { choice.filters.as_slice() };
+        let names = if choice.filters.is_empty() { usual } else { &choice.filters };
         let filters: Vec<String> = names.iter().map(|name| quoted(name)).collect();
         // One after the other: two processors that are emulated have enough to do with one.
         script.push_str(&format!("{program} --test-threads=1 {} || failed=1\n", filters.join(" ")));
@@ -89,10 +73,10 @@ pub struct Ran {
     pub skips: String,
 }
 
-/// Runs all of them that such a machine is for, for at most `limit`.
-pub fn run(runner: &mut Runner, image: &Image, cgroups: Cgroups, limit: Duration) -> Result<Ran> {
-    let script = script(runner, &Choice::default(), cgroups)?;
-    let mut machine = Machine::new(image, &super::dir(), &script, Ends::Output, cgroups)?;
+/// Runs all of them, for at most `limit`.
+pub fn run(runner: &mut Runner, image: &Image, limit: Duration) -> Result<Ran> {
+    let script = script(runner, &Choice::default())?;
+    let mut machine = Machine::new(image, &super::dir(), &script, Ends::Output)?;
     let (code, lines) = runner.watch_lines(machine.start(), limit)?;
     let code = if code == TOO_LONG { code } else { machine.code()? };
     let skips = fs::read_to_string(machine.folder().join("skips")).unwrap_or_default();
@@ -103,8 +87,8 @@ pub fn run(runner: &mut Runner, image: &Image, cgroups: Cgroups, limit: Duration
 fn build(runner: &mut Runner) -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     command.args(["test", "--no-run", "--quiet", "--message-format=json", "--package", "bale"]);
-    for Program { name, .. } in PROGRAMS {
-        command.args(["--test", name]);
+    for (program, _) in PROGRAMS {
+        command.args(["--test", program]);
     }
     let said = runner.run(&mut command)?.success()?.stdout;
     let messages: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -115,8 +99,6 @@ fn build(runner: &mut Runner) -> Result<Vec<PathBuf>> {
     };
     PROGRAMS
         .iter()
-        .map(|Program { name, .. }| {
-            find(name).map_or_else(|| fail(format!("cargo did not build the test {name}")), Ok)
-        })
+        .map(|(name, _)| find(name).map_or_else(|| fail(format!("cargo did not build the test {name}")), Ok))
         .collect()
 }

@@ -7,7 +7,7 @@ use bale_engine::{CreateOptions, Engine, Progress};
 use bale_fault::Result;
 
 use super::Context;
-use super::flags::{Wanted, write_cidfile};
+use super::flags::{RunFlags, write_cidfile};
 use super::run::{progress, remark};
 use crate::{exit, output};
 
@@ -16,14 +16,23 @@ use crate::{exit, output};
 #[command(disable_help_flag = true)]
 pub struct Args {
     #[command(flatten)]
-    wanted: Wanted,
+    flags: RunFlags,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Image, or with a slash in front the directory of a bundle (./redis)
+    #[arg(value_name = "IMAGE|./BUNDLE")]
+    image: String,
+    /// Program and arguments, in place of the image's
+    #[arg(value_name = "COMMAND", allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 /// Makes a container.
 pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
-    let cidfile = args.wanted.flags.cidfile.clone();
-    let mut progress = progress(args.wanted.flags.quiet);
-    let options = match args.wanted.resolve() {
+    let cidfile = args.flags.cidfile.clone();
+    let mut progress = progress(args.flags.quiet);
+    let options = match args.flags.resolve(&args.image, args.command) {
         Ok(options) => options,
         // Docker: 125 for what is wrong with the flags, 1 for what goes wrong then.
         Err(fault) => {

@@ -12,33 +12,6 @@ use super::pull::RegistryArgs;
 /// The largest file that a flag names, in bytes (`--env-file`, `--security-opt seccomp=`).
 const FILE_LIMIT_BYTES: u64 = 16 << 20;
 
-/// What `run` and `create` make a container of.
-#[derive(Args)]
-pub struct Wanted {
-    #[command(flatten)]
-    pub flags: RunFlags,
-    // `-h` is docker's short name of --hostname.
-    /// Print help
-    #[arg(long, action = clap::ArgAction::Help)]
-    help: Option<bool>,
-    /// Image, or with a slash in front the directory of a bundle (./redis)
-    #[arg(value_name = "IMAGE|./BUNDLE")]
-    image: String,
-    /// Program and arguments, in place of the image's
-    #[arg(value_name = "COMMAND", allow_hyphen_values = true)]
-    command: Vec<String>,
-}
-
-impl Wanted {
-    /// Reads the flags.
-    ///
-    /// # Errors
-    /// As [`resolve`].
-    pub fn resolve(self) -> Result<CreateOptions> {
-        self.flags.resolve(&self.image, self.command)
-    }
-}
-
 /// Flags that `run` and `create` share, with docker's names.
 #[derive(Args)]
 pub struct RunFlags {

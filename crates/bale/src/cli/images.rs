@@ -54,7 +54,9 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
         let rows: Vec<Vec<String>> = images.iter().map(|image| row(image, args.no_trunc)).collect();
         output::list(&columns(args.digests), &rows, args.format.as_deref())?;
     }
-    damaged.iter().for_each(exit::report);
+    for chain in damaged {
+        exit::report(&Fault::new(Kind::Corrupt, chain));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

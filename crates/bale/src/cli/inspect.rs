@@ -1,7 +1,5 @@
 //! `bale inspect`.
 
-use std::io::IsTerminal as _;
-
 use crate::exit::ExitCode;
 
 use bale_engine::{Engine, Image};
@@ -41,10 +39,7 @@ pub fn print(
 ) -> Result<ExitCode> {
     if let Some(format) = format.filter(|format| *format != "json") {
         let template = Template::parse(format)?;
-        // A script wants the text as it is.
-        let for_people = std::io::stdout().is_terminal();
-        let shown = |text: String| if for_people { exit::printable(&text) } else { text };
-        return Ok(super::each(names, |name| template.fill(&find(name)?).map(shown).map(Some)));
+        return Ok(super::each(names, |name| template.fill(&find(name)?).map(Some)));
     }
     let mut found = Vec::new();
     let mut code = ExitCode::SUCCESS;
@@ -57,7 +52,10 @@ pub fn print(
             }
         }
     }
-    output::write(&format!("{}\n", output::json(&found, format.is_none())?))?;
+    let text =
+        if format.is_some() { serde_json::to_string(&found) } else { serde_json::to_string_pretty(&found) };
+    let text = text.map_err(|e| Fault::new(Kind::Internal, "print").caused_by(e));
+    output::write(&format!("{}\n", text?))?;
     Ok(code)
 }
 

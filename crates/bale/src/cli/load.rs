@@ -2,7 +2,7 @@
 
 use crate::exit::ExitCode;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write as _};
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use bale_engine::{Engine, LoadOptions, Loaded, Quiet};
@@ -10,7 +10,7 @@ use bale_fault::{Context as _, Fault, Kind, Result};
 
 use super::Context;
 use super::pull::{interrupted, parse_platform};
-use crate::{exit, interrupt, output};
+use crate::{interrupt, output};
 
 /// Arguments of `bale load`.
 #[derive(clap::Args)]
@@ -37,11 +37,6 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
             args.input.as_ref().map_or_else(|| "load".to_owned(), |path| format!("load {path:?}"))
         })?,
     };
-    for name in loaded.iter().flat_map(|loaded| &loaded.taken) {
-        let words = format!("{} was another image before; that one stays, without this tag", name.familiar());
-        // Nothing is left to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "bale: {}", exit::printable(&words));
-    }
     output::write(&loaded.iter().map(lines).collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,10 +3,10 @@
 use crate::exit::ExitCode;
 
 use bale_engine::{Created, Engine, Left, Mode, Progress, Quiet, Ran};
-use bale_fault::{Fault, Kind, Result};
+use bale_fault::Result;
 
 use super::Context;
-use super::flags::{Wanted, write_cidfile};
+use super::flags::{RunFlags, write_cidfile};
 use crate::progress::{Direction, Show, Stream};
 use crate::{exit, output};
 
@@ -21,7 +21,16 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     sig_proxy: bool,
     #[command(flatten)]
-    wanted: Wanted,
+    flags: RunFlags,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Image, or with a slash in front the directory of a bundle (./redis)
+    #[arg(value_name = "IMAGE|./BUNDLE")]
+    image: String,
+    /// Program and arguments, in place of the image's
+    #[arg(value_name = "COMMAND", allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 /// Makes a container and runs it.
@@ -38,17 +47,17 @@ fn execute(args: Args, context: &Context) -> Result<ExitCode> {
     let mode = if args.detach {
         Mode::Detached
     } else {
-        Mode::Attached { stdin: args.wanted.flags.interactive, signals: args.sig_proxy }
+        Mode::Attached { stdin: args.flags.interactive, signals: args.sig_proxy }
     };
-    let typed = args.wanted.flags.interactive && !args.detach;
-    if let Err(fault) = bale_engine::check_terminal(typed, args.wanted.flags.tty) {
+    let typed = args.flags.interactive && !args.detach;
+    if let Err(fault) = bale_engine::check_terminal(typed, args.flags.tty) {
         // The one failure of run that docker ends with 1.
         exit::report(&fault);
         return Ok(ExitCode::FAILURE);
     }
-    let cidfile = args.wanted.flags.cidfile.clone();
-    let mut progress = progress(args.wanted.flags.quiet);
-    let options = args.wanted.resolve()?;
+    let cidfile = args.flags.cidfile.clone();
+    let mut progress = progress(args.flags.quiet);
+    let options = args.flags.resolve(&args.image, args.command)?;
     let mut id = String::new();
     let mut made = |created: &Created| {
         created.container.id().clone_into(&mut id);
@@ -83,30 +92,11 @@ pub fn code_of(ran: &Ran) -> ExitCode {
     match ran {
         Ran::InBackground | Ran::Foreground(Left::Detached) => ExitCode::SUCCESS,
         Ran::Foreground(Left::Exited(code)) => ExitCode::from(*code),
-        Ran::Foreground(Left::OutOfMemory { code, limit_bytes }) => {
-            exit::report(&out_of_memory(*limit_bytes));
-            ExitCode::from(*code)
-        }
         Ran::Foreground(Left::Signal(signal)) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
         Ran::Foreground(Left::Lost) => {
             let words = "the container's supervisor was lost, so its exit status is not known";
-            exit::report(&Fault::new(Kind::Unavailable, words));
+            exit::report(&bale_fault::Fault::new(bale_fault::Kind::Unavailable, words));
             ExitCode::from(exit::FAILURE)
         }
-    }
-}
-
-/// Says why a program was killed that nobody killed.
-fn out_of_memory(limit_bytes: Option<u64>) -> Fault {
-    let words = "the kernel's OOM killer ended the container";
-    let fault = |words: String| Fault::new(Kind::Exhausted, words);
-    match limit_bytes {
-        Some(limit) => {
-            let limit = format!("its memory limit is {limit} bytes ({})", output::size(limit));
-            fault(format!("{words}: {limit}")).hint("give it more with --memory, or have it use less")
-        }
-        None => fault(format!("{words}: memory ran out in a cgroup above, or on the host")).hint(
-            "`dmesg` has the kernel's report; --memory limits a container, so that it does not harm others",
-        ),
     }
 }

@@ -103,8 +103,7 @@ pub fn run(args: Args, context: &Context) -> Result<ExitCode> {
 fn list(engine: &Engine, quiet: bool, filter: &[String], format: Option<&str>) -> Result<ExitCode> {
     let filters = filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
     let mut volumes = Vec::new();
-    let (all, damaged) = engine.list_volumes()?;
-    for info in all {
+    for info in engine.list_volumes()? {
         let mut fits = true;
         for filter in &filters {
             fits = fits && filter.fits(engine, &info)?;
@@ -113,7 +112,6 @@ fn list(engine: &Engine, quiet: bool, filter: &[String], format: Option<&str>) -
             volumes.push(info);
         }
     }
-    damaged.iter().for_each(exit::report);
     if quiet {
         output::write(&volumes.iter().map(|info| format!("{}\n", info.name)).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
@@ -194,7 +192,7 @@ fn prune(engine: &Engine, all: bool) -> Result<ExitCode> {
     let mut removed = String::new();
     let mut code = ExitCode::SUCCESS;
     let mut bytes = 0;
-    for info in engine.list_volumes()?.0.into_iter().filter(|info| all || info.anonymous) {
+    for info in engine.list_volumes()?.into_iter().filter(|info| all || info.anonymous) {
         let size = engine.size_of_volume(&info);
         match engine.remove_volume(&info.name) {
             Ok(()) => {

@@ -38,7 +38,8 @@ pub fn start(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
 /// `state ID`.
 pub fn state(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     let state = bale_runtime::state(&global.container(&only_id(arguments)?)?)?;
-    Ok(print(&(crate::output::json(&state, true)? + "\n")))
+    let text = serde_json::to_string_pretty(&state);
+    Ok(print(&(text.map_err(|e| Fault::new(Kind::Internal, "write the state").caused_by(e))? + "\n")))
 }
 
 /// `kill [--all] ID [SIGNAL]`.
@@ -68,11 +69,7 @@ pub fn kill(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
         bale_runtime::kill_all(&dir)?;
         return Ok(ExitCode::SUCCESS);
     }
-    match killed {
-        // With `--all`, which has no other meaning any more, a container that has ended is no error (as runc).
-        Err(fault) if !all || fault.kind() != Kind::Conflict => Err(fault),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    killed.map(|()| ExitCode::SUCCESS)
 }
 
 /// `delete [--force] ID`.

@@ -3,7 +3,6 @@
 use crate::exit::ExitCode;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,6 @@ use bale_record::Dir;
 use bale_runtime::{CreateOptions, InitParent, RootSource, Stdio};
 use bale_spec::runtime::RuntimeConfig;
 use bale_spec::validate::Severity;
-use bale_sys::error::Call as _;
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::foreground::Foreground;
@@ -208,14 +206,6 @@ fn tell_unknown_capabilities(global: &Global, config: &RuntimeConfig) {
         let words = format!("warning: ignoring unknown or unavailable capabilities: [{}]", list.join(" "));
         super::note(global, &words);
     }
-    // It takes both of the others (capabilities(7)).
-    for name in &sets.ambient {
-        let known = bale_sys::identity::capability(name).is_some();
-        if known && !(sets.inheritable.contains(name) && sets.permitted.contains(name)) {
-            let words = format!("warning: can't raise ambient capability {name}: operation not permitted");
-            super::note(global, &words);
-        }
-    }
 }
 
 /// Removes the directory of a container that was not made; the failure before is the one to tell.
@@ -235,14 +225,11 @@ pub fn connect(path: &str) -> Result<OwnedFd> {
 /// Reads how many descriptors are kept, checks that they are there, and marks all others close-on-exec.
 pub fn preserve_fds(parsed: &Parsed) -> Result<u32> {
     use bale_sys::error::Call;
-    // runc takes a number below zero for none.
-    let given: i64 = parsed.number("preserve-fds")?.unwrap_or(0);
-    let given = u32::try_from(given.max(0)).unwrap_or(u32::MAX);
+    let given: u32 = parsed.number("preserve-fds")?.unwrap_or(0);
     let listen = bale_runtime::listen_fds().unwrap_or(0);
     let count = given.saturating_add(listen);
-    let own = bale_sys::seal::held().and_then(|fd| u32::try_from(fd).ok());
     for fd in 3..3 + count.min(1024) {
-        if own == Some(fd) || rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).is_err() {
+        if rustix::fs::stat(format!("/proc/self/fd/{fd}").as_str()).is_err() {
             let words = format!("please check that preserved-fd {} (of {count}) is present", fd - 2);
             return Err(Fault::new(Kind::InvalidInput, words));
         }
@@ -293,18 +280,5 @@ pub fn read_bounded(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
         }
         Err(errno) => return Err(std::io::Error::from(errno)).within(|| format!("open {path:?}")),
     };
-    let name = path.to_string_lossy();
-    let stat = rustix::fs::fstat(&file).call(|| format!("fstat({name:?})"))?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Fifo {
-        return bale_sys::file::read_fd_bounded(file, &name, limit_bytes).map_err(Fault::from);
-    }
-    // What a shell makes of `<(COMMAND)`: read as it comes.
-    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty()).call(|| format!("fcntl({name:?})"))?;
-    let mut content = Vec::new();
-    let limit = limit_bytes as u64 + 1;
-    std::fs::File::from(file).take(limit).read_to_end(&mut content).within(|| format!("read {path:?}"))?;
-    if content.len() > limit_bytes {
-        return Err(Fault::new(Kind::InvalidInput, format!("{path:?} is longer than {limit_bytes} bytes")));
-    }
-    Ok(content)
+    bale_sys::file::read_fd_bounded(file, &path.to_string_lossy(), limit_bytes).map_err(Fault::from)
 }

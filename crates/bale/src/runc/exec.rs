@@ -7,7 +7,7 @@ use std::path::Path;
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
 use bale_runtime::{ExecOptions, InitParent, Stdio};
-use bale_spec::runtime::{Capabilities, Process};
+use bale_spec::runtime::{Capabilities, Process, User};
 
 use super::args::{Flag, Parsed, flag, parse, value};
 use super::create::{connect, preserve_fds, read_bounded};
@@ -75,16 +75,6 @@ pub fn exec(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
     foreground.follow(&executed.pidfd, executed.terminal.as_ref()).map(ExitCode::from)
 }
 
-/// Tells whether the words of an exec are right as far as they can be told to be without looking at the container.
-pub fn is_understood(arguments: &[OsString]) -> bool {
-    let Ok(parsed) = parse(EXEC, arguments, true) else { return false };
-    let groups = parsed.all("additional-gids");
-    let is_number = |text: &String| text.parse::<i64>().is_ok();
-    !parsed.positional.is_empty()
-        && parsed.number::<i64>("preserve-fds").is_ok()
-        && groups.iter().all(is_number)
-}
-
 /// The processors that the process begins on are gone from it when it runs: only this tells.
 fn tell_affinity(global: &Global, process: &Process) -> Result<()> {
     let affinity = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
@@ -129,6 +119,7 @@ fn cgroups(arguments: &[String]) -> Result<Vec<(String, String)>> {
             found.push((controller.to_owned(), path.to_owned()));
         }
     }
+    found.retain(has_path);
     Ok(found)
 }
 
@@ -206,6 +197,7 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
         return;
     }
+    let root = process.user.uid == User::default().uid;
     let sets = process.capabilities.get_or_insert_with(Capabilities::default);
     for name in names {
         let lists = [&mut sets.bounding, &mut sets.permitted, &mut sets.effective];
@@ -214,7 +206,7 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
                 list.push(name.clone());
             }
         }
-        if sets.inheritable.contains(name) && !sets.ambient.contains(name) {
+        if !root && sets.inheritable.contains(name) && !sets.ambient.contains(name) {
             sets.ambient.push(name.clone());
         }
     }
@@ -231,7 +223,7 @@ mod tests {
         assert_eq!(read(&[]).unwrap(), []);
         assert_eq!(read(&["/a/b"]).unwrap(), [pair("", "/a/b")]);
         assert_eq!(read(&["/"]).unwrap(), []);
-        let two = [pair("cpu", "a"), pair("cpuacct", "a"), pair("memory", "b"), pair("pids", "/")];
+        let two = [pair("cpu", "a"), pair("cpuacct", "a"), pair("memory", "b")];
         assert_eq!(read(&["cpu,cpuacct:a", "memory:b", "pids:/"]).unwrap(), two);
         for bad in [&["a", "b"][..], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"]] {
             assert!(read(bad).is_err(), "{bad:?}");

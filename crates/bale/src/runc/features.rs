@@ -1,7 +1,34 @@
 //! `features`: what containerd, CRI-O and Docker ask before they use something (runtime-spec features.md).
 
-use bale_runtime::seccomp::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS};
 use serde_json::json;
+
+const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+const ARCHITECTURES: [&str; 3] = ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
+const FILTER_FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
 const POLICIES: [&str; 7] = [
     "MPOL_BIND",
     "MPOL_DEFAULT",
@@ -30,8 +57,8 @@ pub fn text() -> String {
                 "actions": ACTIONS,
                 "operators": OPERATORS,
                 "archs": ARCHITECTURES,
-                "knownFlags": FLAGS,
-                "supportedFlags": FLAGS,
+                "knownFlags": FILTER_FLAGS,
+                "supportedFlags": FILTER_FLAGS,
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},

@@ -26,8 +26,11 @@ pub fn list(global: &Global, arguments: &[OsString]) -> Result<ExitCode> {
         return Ok(print(&states.iter().map(|s| format!("{}\n", s.id)).collect::<String>()));
     }
     match parsed.last("format").as_deref() {
-        None | Some("table") => Ok(print(&crate::exit::printable(&table(&states)))),
-        Some("json") => Ok(print(&(crate::output::json(&states, false)? + "\n"))),
+        None | Some("table") => Ok(print(&table(&states))),
+        Some("json") => {
+            let text = serde_json::to_string(&states);
+            Ok(print(&(text.map_err(|e| Fault::new(Kind::Internal, "write the list").caused_by(e))? + "\n")))
+        }
         Some(other) => Err(Fault::new(Kind::InvalidInput, format!("invalid format option {other:?}"))),
     }
 }

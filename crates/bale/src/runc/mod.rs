@@ -19,7 +19,7 @@ mod update;
 use crate::exit::ExitCode;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bale_fault::{Fault, Kind, Result};
 use bale_record::Dir;
@@ -72,9 +72,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("update", "change the limits of a container"),
 ];
 
-/// Commands of runc that bale does not have.
-const NOT_HERE: [&str; 2] = ["checkpoint", "restore"];
-
 /// Runs `bale runc …`, or bale called as `runc`, `crun` or `bale-runc`.
 pub fn main(called_as: &str, arguments: &[OsString]) -> ExitCode {
     let (parsed, rest) = match args::parse_global(GLOBAL, arguments) {
@@ -101,8 +98,7 @@ pub fn main(called_as: &str, arguments: &[OsString]) -> ExitCode {
         Ok(code) => code,
         Err(fault) => {
             log::error(&global, &fault);
-            complain(called_as, &command, &fault);
-            ExitCode::from(failure_status(&command, rest))
+            complain(called_as, &command, &fault)
         }
     }
 }
@@ -164,12 +160,14 @@ fn global(called_as: &str, parsed: &Parsed) -> Result<Global> {
         }
     };
     let root = parsed.last("root").filter(|root| !root.is_empty());
-    let log = parsed.last("log").filter(|log| !log.is_empty());
+    let log = parsed
+        .last("log")
+        .filter(|log| !log.is_empty() && !log.starts_with("journald:") && !log.starts_with("syslog:"));
     Ok(Global {
         called_as: called_as.to_owned(),
         root_given: root.is_some(),
         root: absolute(&root.unwrap_or_else(|| "/run/bale/runc".to_owned()))?,
-        log: log.as_deref().map(log::Log::open).transpose()?.flatten(),
+        log: log.and_then(|path| log::Log::open(Path::new(path.strip_prefix("file:").unwrap_or(&path)))),
         json,
         cgroup_manager,
         debug: parsed.has("debug"),
@@ -215,18 +213,7 @@ fn words(fault: &Fault) -> String {
     chain
 }
 
-/// Returns runc's status of a command that failed.
-fn failure_status(command: &str, rest: &[OsString]) -> u8 {
-    let known = COMMANDS.iter().any(|(name, _)| *name == command) || NOT_HERE.contains(&command);
-    match command {
-        _ if !known => 3,
-        // It has one of its own for what went wrong after its words were understood.
-        "exec" if exec::is_understood(rest) => 255,
-        _ => 1,
-    }
-}
-
-/// Prints the chain and the hint, and returns runc's exit status for words that are no command.
+/// Prints the chain and the hint, and returns runc's exit status: 255 for exec, 1 for all else.
 fn complain(called_as: &str, command: &str, fault: &Fault) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let failed = if command.is_empty() { String::new() } else { format!("{command} failed: ") };
@@ -236,7 +223,7 @@ fn complain(called_as: &str, command: &str, fault: &Fault) -> ExitCode {
     if let Some(hint) = fault.innermost_hint() {
         let _ = writeln!(stderr, "  hint: {}", crate::exit::printable(hint));
     }
-    ExitCode::FAILURE
+    ExitCode::from(if command == "exec" { 255 } else { 1 })
 }
 
 fn version(called_as: &str) -> String {

@@ -150,7 +150,7 @@ fn method(name: &str, dot: &Value, arguments: &[Value]) -> Result<Value> {
 fn call(name: &str, arguments: &[Value]) -> Result<Value> {
     let wrong = || invalid(&format!("{name} is given something else than it wants"));
     Ok(match (name, arguments) {
-        ("json", [value]) => crate::output::json(value, false)?.into(),
+        ("json", [value]) => value.to_string().into(),
         ("len", [value]) => length(value).ok_or_else(wrong)?.into(),
         ("index", [value, keys @ ..]) => {
             keys.iter().try_fold(value.clone(), |value, key| index(&value, key))?

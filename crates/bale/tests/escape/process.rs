@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::stage::{Bundle, Flow, Found, Stage, payload_args};
+use crate::stage::{Flow, Found, Stage, payload_args};
 use crate::{Case, Verdict};
 
 pub const CASES: &[Case] = &[
@@ -15,8 +15,6 @@ pub const CASES: &[Case] = &[
     ("cve_2024_21626_program_exec", program_exec),
     ("cve_2016_9962_exec_is_watched", exec_is_watched),
     ("cve_2016_9962_create_in_joined_pids_is_watched", create_in_joined_pids_is_watched),
-    ("cve_2016_9962_create_with_own_users_is_watched", create_with_own_users_is_watched),
-    ("cve_2016_9962_exec_with_own_users_is_watched", exec_with_own_users_is_watched),
     ("created_container_is_watched", created_is_watched),
     ("host_pids_are_watched", host_pids_are_watched),
     ("descriptors_of_a_created_container", descriptors_of_created),
@@ -144,46 +142,6 @@ fn exec_is_watched(stage: &Stage) -> Verdict {
 
 /// A process that may trace others looks at the first processes of containers that share its pids.
 fn create_in_joined_pids_is_watched(stage: &Stage) -> Verdict {
-    create_in_joined_pids(stage, |_| {})
-}
-
-/// The same, where those have a user namespace of their own, in which it has no rights.
-fn create_with_own_users_is_watched(stage: &Stage) -> Verdict {
-    create_in_joined_pids(stage, with_own_users)
-}
-
-fn with_own_users(other: &mut Bundle<'_>) {
-    other.user_namespace();
-    // The kernel gives no procfs of a namespace that belongs to other users.
-    other.config["mounts"] = json!([{"destination": "/proc", "type": "bind", "source": "/proc",
-        "options": ["rbind"]}]);
-}
-
-/// It looks at the processes that join such a container.
-fn exec_with_own_users_is_watched(stage: &Stage) -> Verdict {
-    let mut found = Found::default();
-    let mut bundle = stage.bundle();
-    bundle.add_capability("CAP_SYS_PTRACE");
-    let outcome = bundle.run_in_background(&["grab", &stage.secret()]);
-    found.note(&outcome, "container");
-    let Some(pid) = bundle.pid().filter(|_| outcome.is_ok()) else { return found.verdict() };
-    let mut other = stage.bundle();
-    other.join_namespace("pid", &format!("/proc/{pid}/ns/pid"));
-    with_own_users(&mut other);
-    let outcome = other.run_in_background(&["pause"]);
-    found.note(&outcome, "the other container");
-    for count in 0..40 {
-        let args = payload_args(&["nothing"]);
-        let ran = other.exec(|process| process["args"] = args, &[]);
-        found.note(&if ran.code == 3 { Ok(()) } else { Err(ran) }, &format!("exec {count}"));
-    }
-    fs::write(bundle.out("stop"), "").unwrap();
-    bundle.wait();
-    found.add("exec", bundle.read("stolen").lines().map(str::to_owned));
-    found.verdict()
-}
-
-fn create_in_joined_pids(stage: &Stage, change: impl Fn(&mut Bundle<'_>)) -> Verdict {
     let mut found = Found::default();
     let mut bundle = stage.bundle();
     bundle.add_capability("CAP_SYS_PTRACE");
@@ -193,7 +151,6 @@ fn create_in_joined_pids(stage: &Stage, change: impl Fn(&mut Bundle<'_>)) -> Ver
     for count in 0..40 {
         let mut other = stage.bundle();
         other.join_namespace("pid", &format!("/proc/{pid}/ns/pid"));
-        change(&mut other);
         other.does(&["nothing"]);
         let outcome = other.run();
         found.note(&outcome, &format!("container {count}"));

@@ -1,8 +1,6 @@
 //! The command line itself: what callers try out, and the words and files that they look at.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use bale_testkit::require_root;
 use serde_json::{Value, json};
@@ -96,118 +94,6 @@ fn every_command_tells_its_flags() {
         // Podman and CRI-O learn by this that there is no checkpoint.
         assert_ne!(stage.runtime(["checkpoint", "--help"]).code, 0);
     }
-    stage.assert_clean();
-}
-
-/// Statuses of runc 1.3.6, by the words after the global ones.
-#[test]
-fn statuses_are_runcs() {
-    require_root!();
-    let stage = Stage::new();
-    let id = stage.create("exec sleep 1000", |_| {});
-    stage.ok(["start", &id]);
-    let resources = stage.scratch.join("resources");
-    let all = json!({
-        "memory": {"limit": 67_108_864, "swap": -1}, "pids": {"limit": 33}, "cpu": {"shares": 256, "burst": 0},
-        "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}], "rdma": {"none": {"hcaHandles": 3}},
-        "network": {"priorities": []}, "unknown": 1,
-    });
-    std::fs::write(&resources, all.to_string()).unwrap();
-    let resources = resources.to_str().unwrap();
-    for (words, code) in [
-        (&["nosuch"][..], 3),
-        (&["--nosuch", "list"], 1),
-        (&["--log", "/no/such/folder/log", "list"], 1),
-        (&["exec"], 1),
-        (&["exec", "--nosuch", &id, "true"], 1),
-        (&["exec", "--preserve-fds", "x", &id, "true"], 1),
-        (&["exec", "-g", "x", &id, "true"], 1),
-        (&["exec", "--user", "x", &id, "true"], 255),
-        (&["exec", "nobody", "true"], 255),
-        (&["exec", &id, "/no/such"], 255),
-        (&["exec", &id, "false"], 1),
-        (&["exec", "--preserve-fds", "-1", &id, "true"], 0),
-        (&["exec", "--cgroup", "nosuch:/", &id, "true"], 255),
-        (&["events", "--stats", "--interval", "1h30m", &id], 0),
-        (&["events", "--stats", "--interval", "500us", &id], 0),
-        (&["events", "--stats", "--interval", "5", &id], 1),
-        (&["update", "--memory", "0.5g", "--memory-swap", "-1", &id], 0),
-        (&["update", "--memory", "64 m", &id], 0),
-        (&["update", "--memory", "-2", &id], 1),
-        (&["update", "--cpu-share", "x", &id], 1),
-        (&["update", "--resources", resources, &id], 0),
-        (&["update", "--resources", "/no/such", &id], 1),
-        (&["update", "--l3-cache-schema", "L3:0=f", &id], 1),
-        (&["kill", &id, "nosuch"], 1),
-        (&["delete", "nobody"], 1),
-        (&["delete", "--force", "nobody"], 0),
-    ] {
-        let ran = stage.runtime(words);
-        assert_eq!(ran.code, code, "{words:?}: {ran:#?}");
-    }
-    stage.ok(["delete", "--force", &id]);
-    stage.assert_clean();
-}
-
-/// Every key that go-runc and its callers know of runc's statistics.
-#[test]
-fn statistics_have_runcs_keys() {
-    require_root!();
-    let stage = Stage::new();
-    let id = stage.create("exec sleep 1000", |_| {});
-    stage.ok(["start", &id]);
-    let line: Value = serde_json::from_str(stage.ok(["events", "--stats", &id]).trim()).unwrap();
-    let data = &line["data"];
-    let cpuset = [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ];
-    cpuset.iter().for_each(|key| assert!(data["cpuset"][key].is_i64(), "{key}: {line}"));
-    if std::path::Path::new("/sys/fs/cgroup/cpuacct/cpuacct.usage_all").exists() {
-        let each = |key: &str| data["cpu"]["usage"][key].as_array().map(Vec::len);
-        assert!(each("percpu") > Some(0), "{line}");
-        assert_eq!((each("percpu_kernel"), each("percpu_user")), (each("percpu"), each("percpu")), "{line}");
-    }
-    stage.ok(["delete", "--force", &id]);
-    stage.assert_clean();
-}
-
-#[test]
-fn the_end_of_memory_is_an_event() {
-    require_root!();
-    let stage = Stage::new();
-    // One process of it is ended, and the container is not.
-    let greedy = "read x </go; awk 'BEGIN { s = \"x\"; while (1) s = s s }'; exec sleep 1000";
-    let id = stage.create(&format!("mkfifo /go; {greedy}"), |c| {
-        c["linux"]["resources"] = json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}});
-    });
-    stage.ok(["start", &id]);
-    let mut command = stage.command(["events", "--interval", "1h", &id]);
-    let mut events = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().unwrap()));
-    if stage.is_bale() {
-        // runc's comes after the first hour.
-        assert!(lines.next().unwrap().unwrap().contains("\"stats\""));
-    }
-    let go = stage.scratch.join("rootfs/go");
-    let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !go.exists() {
-        assert!(std::time::Instant::now() < limit, "the container does not begin");
-        std::thread::yield_now();
-    }
-    std::fs::write(go, "x\n").unwrap();
-    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    assert_eq!(line, json!({"type": "oom", "id": id}));
-    stage.ok(["delete", "--force", &id]);
-    events.kill().unwrap();
-    events.wait().unwrap();
     stage.assert_clean();
 }
 
@@ -441,25 +327,6 @@ fn pidfds_come_over_a_socket() {
     stage.assert_clean();
 }
 
-/// Without pivot_root the host's root stays below the container's: the way up from there must end at the container's,
-/// also where hooks saw its root at a path of the host.
-#[test]
-fn nobody_walks_up_from_a_root_without_pivot() {
-    require_root!();
-    let stage = Stage::new();
-    for hooks in [json!({}), json!({"createRuntime": [{"path": "/bin/true"}]})] {
-        let id = Stage::id();
-        let bundle = stage.bundle(&id, "exec sleep 1000", |c| c["hooks"] = hooks);
-        let mut create = stage.command(["create", "--no-pivot", "--bundle", bundle.to_str().unwrap(), &id]);
-        assert!(create.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("create").success());
-        let root = format!("/proc/{}/root", stage.state(&id)["pid"]);
-        let file = |path: &str| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).expect("a root");
-        assert_eq!(file(&format!("{root}/..")), file(&root), "hooks: {}", stage.state(&id));
-        stage.ok(["delete", "--force", &id]);
-    }
-    stage.assert_clean();
-}
-
 /// Options of run: the root without pivot_root, no keyring, and what stays afterwards.
 #[test]
 fn options_of_run() {
@@ -475,12 +342,6 @@ fn options_of_run() {
     };
     let (ran, _) = run("ls /proc/1/root/bin/sh; hostname", &["--no-pivot"]);
     ran.prints("/proc/1/root/bin/sh\nstage");
-    // Where the host's procfs is in sight, a user namespace may mount one without the masks of the container's.
-    let mounts =
-        "mkdir -p /p; unshare -U -r -m -p -f mount -t proc proc /p 2>/dev/null && echo mounted; true";
-    for options in [&[][..], &["--no-pivot"]] {
-        run(mounts, options).0.prints("");
-    }
     let keyring = "grep -c '_ses\\.$ID:' /proc/keys; true";
     if Path::new("/proc/keys").exists() {
         run(keyring, &[]).0.prints("1");

@@ -62,19 +62,6 @@ fn an_id_is_taken_once() {
 }
 
 #[test]
-fn a_cgroup_that_is_used_is_left_as_it_is() {
-    require_root!();
-    let stage = Stage::new();
-    let first = stage.create("exec sleep 1000", |_| {});
-    stage.ok(["start", &first]);
-    let ran = stage.run("true", |c| c["linux"]["cgroupsPath"] = json!(format!("/bale-tests/{first}")));
-    ran.fails_with("cgroup");
-    assert_eq!(stage.state(&first)["status"], "running");
-    stage.ok(["delete", "--force", &first]);
-    stage.assert_clean();
-}
-
-#[test]
 fn exit_statuses_are_handed_on() {
     require_root!();
     let stage = Stage::new();
@@ -422,47 +409,6 @@ fn descriptors_are_kept_when_asked() {
     if stage.is_bale() {
         stage.assert_clean();
     }
-}
-
-/// The sealed image's mount is open beyond the exec, so that nobody waits for its end (docs/decisions/0017).
-#[test]
-fn the_mount_of_the_image_is_nobody_elses() {
-    require_root!();
-    let stage = Stage::new();
-    if !stage.is_bale() {
-        return;
-    }
-    let seen = stage.scratch.join("seen");
-    let list =
-        format!("for fd in /proc/self/fd/*; do readlink $fd; done >> {0}; echo end >> {0}", seen.display());
-    let id = Stage::id();
-    let bundle = stage.bundle(&id, "sleep 1000", |config| {
-        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", list]}]);
-        config["hooks"] = json!({"createRuntime": hook, "createContainer": hook, "poststart": hook});
-    });
-    let command = ["run", "-b", bundle.to_str().unwrap(), &id];
-    let mut waiting = stage.command(command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    while std::fs::read_to_string(&seen).map_or(0, |text| text.matches("end\n").count()) < 3 {
-        assert!(waiting.try_wait().unwrap().is_none(), "it ended before its hooks");
-        std::thread::yield_now();
-    }
-    // A detached mount's root is shown as `/`.
-    let of_hooks = std::fs::read_to_string(&seen).unwrap();
-    assert!(!of_hooks.lines().any(|line| line == "/"), "{of_hooks}");
-    let init = stage.state(&id)["pid"].as_i64().unwrap();
-    for pid in [i64::from(waiting.id()), init] {
-        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-        let links: Vec<_> = fds.map(|fd| std::fs::read_link(fd.unwrap().path()).unwrap()).collect();
-        assert!(!links.iter().any(|link| link == Path::new("/")), "{pid}: {links:?}");
-    }
-    stage.ok(["kill", &id, "KILL"]);
-    waiting.wait().unwrap();
-    // The log has the first free number, the mount the next one.
-    let log = stage.scratch.join("log");
-    let ran =
-        stage.runtime(["--log", log.to_str().unwrap(), "run", "-b", command[2], "--preserve-fds", "2", &id]);
-    ran.fails_with("preserved-fd 2 (of 2)");
-    stage.assert_clean();
 }
 
 #[test]

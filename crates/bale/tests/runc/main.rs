@@ -3,7 +3,6 @@
 
 mod commands;
 mod config;
-mod customs;
 mod exec;
 mod life;
 mod mounts;

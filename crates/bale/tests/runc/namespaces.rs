@@ -130,65 +130,6 @@ fn namespaces_are_joined_by_path() {
     stage.assert_clean();
 }
 
-/// What is joined is the host's, whose namespaces nobody may join from a user namespace of his own.
-#[test]
-fn a_user_namespace_is_made_beside_joined_ones() {
-    require_root!();
-    let stage = Stage::new();
-    open_up(&stage);
-    let first = stage.create("exec sleep 1000", |_| {});
-    stage.ok(["start", &first]);
-    let pid = stage.state(&first)["pid"].as_i64().unwrap();
-    let namespace = |pid: i64, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
-    let join = |c: &mut Value, kinds: &[(&str, &str)]| {
-        let namespaces = c["linux"]["namespaces"].as_array_mut().expect("namespaces");
-        for (kind, file) in kinds {
-            namespaces.retain(|n| n["type"] != *kind);
-            namespaces.push(json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}));
-        }
-        // A sysfs belongs to the network namespace's users.
-        c["mounts"].as_array_mut().expect("mounts").retain(|m| m["type"] != "sysfs");
-    };
-    let second = stage.create("echo $$ $(id -u); exec sleep 1000", |c| {
-        with_users(c);
-        join(c, &[("network", "net"), ("ipc", "ipc")]);
-    });
-    stage.ok(["start", &second]);
-    stage.wait_output(&second, "1 0\n");
-    let other = stage.state(&second)["pid"].as_i64().unwrap();
-    for (kind, same) in [("net", true), ("ipc", true), ("pid", false), ("user", false), ("mnt", false)] {
-        assert_eq!(namespace(pid, kind) == namespace(other, kind), same, "{kind}");
-    }
-    stage.runtime(["exec", &second, "/bin/sh", "-c", "id -u; ls -d /proc/1"]).prints("0\n/proc/1");
-    stage.ok(["delete", "--force", &second]);
-    if stage.is_bale() {
-        // runc wants a /proc, and the kernel gives none of others' processes.
-        let third = stage.create("exec sleep 1000", |c| {
-            with_users(c);
-            join(c, &[("pid", "pid")]);
-            c["mounts"].as_array_mut().expect("mounts").retain(|m| m["type"] != "proc");
-        });
-        let other = stage.state(&third)["pid"].as_i64().unwrap();
-        for (kind, same) in [("pid", true), ("user", false)] {
-            assert_eq!(namespace(pid, kind) == namespace(other, kind), same, "{kind}");
-        }
-        stage.ok(["start", &third]);
-        stage
-            .runtime(["exec", &third, "/bin/sh", "-c", "id -u; kill -0 1 || echo not its own"])
-            .prints("0\nnot its own");
-        stage.ok(["delete", "--force", &third]);
-        let hook = json!({"createContainer": [{"path": "/bin/true"}]});
-        let ran = stage.run("true", |c| {
-            with_users(c);
-            join(c, &[("pid", "pid")]);
-            c["hooks"] = hook;
-        });
-        ran.fails_with("hooks.createContainer");
-    }
-    stage.ok(["delete", "--force", &first]);
-    stage.assert_clean();
-}
-
 /// A config without a mount namespace of its own; `path` is one to join.
 fn shared_mounts(c: &mut Value, path: Option<&str>) {
     let namespaces = c["linux"]["namespaces"].as_array_mut().expect("namespaces");

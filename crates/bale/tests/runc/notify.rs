@@ -22,8 +22,8 @@ fn inside() {
     // Only that it is ready is passed on, however it is said.
     socket.send_to(b"STATUS=starting\nMAINPID=1", &path).expect("send");
     socket.send_to(b"STATUS=running\nREADY=1\nMAINPID=1", &path).expect("send");
-    // runc looks at the first word of a datagram alone. Who has heard it already may have gone.
-    let _ = socket.send_to(b"READY=1", &path);
+    // runc looks at the first word of a datagram alone.
+    socket.send_to(b"READY=1", &path).expect("send");
     std::thread::sleep(std::time::Duration::from_secs(1000));
 }
 

@@ -1,21 +1,14 @@
 //! A runtime with a state directory of its own, and bundles.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use bale_testkit::Scratch;
 use bale_testkit::machine::{Scope, Snapshot};
 use serde_json::{Value, json};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// The cgroup that all containers of the suite are made below.
-const PARENT: &str = "bale-tests";
-/// The stages of this process, and what keeps other processes that run the suite from removing the parent meanwhile.
-static STAGES: Mutex<(usize, Option<File>)> = Mutex::new((0, None));
 
 pub struct Stage {
     pub scratch: Scratch,
@@ -35,7 +28,6 @@ pub struct Ran {
 impl Stage {
     pub fn new() -> Self {
         let scratch = Scratch::new("runc");
-        enter();
         let before = Snapshot::take(&scope(&scratch));
         bale_testkit::image::busybox_rootfs(&scratch.join("rootfs")).expect("busybox");
         let asked = std::env::var_os("RUNTIME").map(PathBuf::from);
@@ -147,33 +139,6 @@ impl Drop for Stage {
         for entry in left {
             self.runtime(["delete".as_ref(), "--force".as_ref(), entry.file_name().as_os_str()]);
         }
-        leave();
-    }
-}
-
-fn enter() {
-    let mut stages = STAGES.lock().unwrap_or_else(PoisonError::into_inner);
-    stages.0 += 1;
-    if stages.1.is_none()
-        && let Ok(shared) = File::open("/sys/fs/cgroup")
-        && shared.lock_shared().is_ok()
-    {
-        stages.1 = Some(shared);
-    }
-}
-
-/// The last one removes the parent, unless another process runs the suite too.
-fn leave() {
-    let mut stages = STAGES.lock().unwrap_or_else(PoisonError::into_inner);
-    stages.0 -= 1;
-    if stages.0 == 0
-        && let Some(shared) = stages.1.take()
-    {
-        drop(shared);
-        let alone = File::open("/sys/fs/cgroup").ok().filter(|file| file.try_lock().is_ok());
-        if alone.is_some() {
-            bale_testkit::machine::remove_empty_cgroups(PARENT);
-        }
     }
 }
 
@@ -201,7 +166,7 @@ impl Ran {
 
 /// What is below the stage's own directory, and in the cgroups that its configs name: others work here too.
 fn scope(scratch: &Scratch) -> Scope {
-    Scope::below(scratch.path()).cgroups_below(PARENT)
+    Scope::below(scratch.path()).cgroups_below("bale-tests")
 }
 
 fn is_bale(runtime: &Path) -> bool {

@@ -71,12 +71,9 @@ fn every_limit_is_read_back() {
         let id = stage.create("true", |c| c["linux"]["resources"] = case.resources.clone());
         assert_eq!(Group::of(&id).read(case.file), case.expected, "{}: {}", case.file, case.resources);
         stage.ok(["delete", "--force", &id]);
-        // runc 1.1 gives up on one whose processes are a while in ending.
-        assert!(!(stage.is_bale() && Group::of(&id).exists()), "{}", case.resources);
+        assert!(!Group::of(&id).exists(), "{}", case.resources);
     }
-    if stage.is_bale() {
-        stage.assert_clean();
-    }
+    stage.assert_clean();
 }
 
 #[test]
@@ -106,9 +103,7 @@ fn limits_are_changed() {
         }
     }
     stage.ok(["delete", "--force", &id]);
-    if stage.is_bale() {
-        stage.assert_clean();
-    }
+    stage.assert_clean();
 }
 
 #[test]

@@ -8,7 +8,6 @@ mod stage;
 
 mod bite;
 mod devices;
-mod legacy;
 mod limits;
 mod process;
 mod systemd;

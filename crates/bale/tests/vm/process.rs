@@ -76,23 +76,3 @@ fn apparmor_confines_what_is_executed() {
     stage.ok(["delete", "--force", &id]);
     stage.assert_clean();
 }
-
-/// As crun, whose callers log to the journal.
-#[test]
-fn errors_go_to_the_journal() {
-    require_vm!();
-    let stage = crate::stage();
-    if !stage.is_bale() {
-        return;
-    }
-    let id = crate::stage::Stage::id();
-    let ran = stage.runtime([&format!("--log=journald:{id}"), "state", "nobody"]);
-    ran.fails_with("does not exist");
-    let journalctl =
-        |words: &[&str]| std::process::Command::new("journalctl").args(words).output().expect("journalctl");
-    assert!(journalctl(&["--sync"]).status.success());
-    let found = journalctl(&["--output=json", &format!("ID={id}")]);
-    let entry: serde_json::Value = serde_json::from_slice(&found.stdout).expect("one entry");
-    assert_eq!((entry["PRIORITY"].as_str(), entry["SYSLOG_IDENTIFIER"].as_str()), (Some("3"), Some("runc")));
-    assert!(entry["MESSAGE"].as_str().is_some_and(|text| text.contains("does not exist")), "{entry}");
-}

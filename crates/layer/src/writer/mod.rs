@@ -23,7 +23,6 @@
 pub(crate) mod attributes;
 mod file;
 mod flat;
-mod form;
 mod name;
 mod overlay;
 pub(crate) mod remove;

@@ -10,14 +10,18 @@ use rustix::fs::{self, FileType, Mode};
 
 use super::LayerWriter;
 use super::attributes::Attributes;
-use super::file::Linked;
-use super::form::{Form, Target};
+use super::file::{Linked, OpenFile};
+use super::name::{Path, Role};
 use super::tree::{Missing, Tree};
+use crate::fault::{corrupt, show};
 use crate::tar::{Entry, Kind};
 use crate::{DeferredLink, Table};
 
 /// Writes one layer into a directory of its own, knowing nothing of the layers below.
-pub struct OverlayWriter(Target);
+pub struct OverlayWriter {
+    tree: Tree,
+    open: Option<OpenFile>,
+}
 
 impl OverlayWriter {
     /// Writes into `root`, an empty directory that nobody else writes to.
@@ -25,34 +29,19 @@ impl OverlayWriter {
     /// # Errors
     /// A failed system call.
     pub fn new(root: RootFd) -> Result<Self> {
-        Ok(Self(Target::new(Tree::new(root, true)?)))
+        Ok(Self { tree: Tree::new(root, true)?, open: None })
     }
 
-    fn hard_link(&mut self, name: &[u8], parents: &[&[u8]], entry: Entry) -> Result<()> {
-        if self.0.tree.hard_link(parents, name, &entry.link)? == Linked::Yes {
-            return Ok(());
-        }
-        // What this layer had here before is replaced all the same.
-        self.0.tree.enter(parents, Missing::Create)?;
-        self.0.tree.remove(name)?;
-        let path = self.0.tree.child(name);
-        self.0.tree.table.deferred_links.push(DeferredLink { path, target: entry.link });
-        Ok(())
-    }
-}
-
-impl Form for OverlayWriter {
-    fn target(&mut self) -> &mut Target {
-        &mut self.0
+    fn close(&mut self) -> Result<()> {
+        self.open.take().map_or(Ok(()), |file| file.close(&mut self.tree))
     }
 
     fn whiteout(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<()> {
-        self.0.tree.enter(parents, Missing::Create)?;
-        match self.0.tree.stat(name)? {
+        self.tree.enter(parents, Missing::Create)?;
+        match self.tree.stat(name)? {
             None => {
                 let mode = Mode::from_raw_mode(0o600);
-                self.0
-                    .tree
+                self.tree
                     .place("mknodat", name, |top| fs::mknodat(top, name, FileType::CharacterDevice, mode, 0))
             }
             Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -65,47 +54,73 @@ impl Form for OverlayWriter {
     }
 
     fn opaque(&mut self, directory: &[&[u8]]) -> Result<()> {
-        self.0.tree.enter(directory, Missing::Create)?;
-        self.0.tree.mark_opaque()
+        self.tree.enter(directory, Missing::Create)?;
+        self.tree.mark_opaque()
     }
 
     fn plain(&mut self, name: &[u8], parents: &[&[u8]], mut entry: Entry) -> Result<()> {
         if entry.kind == Kind::HardLink {
             return self.hard_link(name, parents, entry);
         }
-        self.0.tree.enter(parents, Missing::Create)?;
+        self.tree.enter(parents, Missing::Create)?;
         match entry.kind {
-            Kind::File => self.0.open = Some(self.0.tree.file(name, entry)?),
+            Kind::File => self.open = Some(self.tree.file(name, entry)?),
             Kind::Directory => {
                 let attributes = Attributes::take(&mut entry);
                 // What was replaced had hidden the lower layers, and still has to.
-                if self.0.tree.directory(name, attributes)? {
+                if self.tree.directory(name, attributes)? {
                     let own = [parents, &[name]].concat();
                     self.opaque(&own)?;
                 }
             }
-            Kind::Symlink => self.0.tree.symlink(name, entry)?,
+            Kind::Symlink => self.tree.symlink(name, entry)?,
             Kind::CharDevice if entry.device == (0, 0) => {
-                let path = self.0.tree.child(name);
-                self.0.tree.warn(&path, "a device 0:0 would be taken for a whiteout");
+                let path = self.tree.child(name);
+                self.tree.warn(&path, "a device 0:0 would be taken for a whiteout");
             }
-            _ => self.0.tree.node(name, entry)?,
+            _ => self.tree.node(name, entry)?,
         }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, name: &[u8], parents: &[&[u8]], entry: Entry) -> Result<()> {
+        if self.tree.hard_link(parents, name, &entry.link)? == Linked::Yes {
+            return Ok(());
+        }
+        // What this layer had here before is replaced all the same.
+        self.tree.enter(parents, Missing::Create)?;
+        self.tree.remove(name)?;
+        let path = self.tree.child(name);
+        self.tree.table.deferred_links.push(DeferredLink { path, target: entry.link });
         Ok(())
     }
 }
 
 impl LayerWriter for OverlayWriter {
-    fn entry(&mut self, entry: Entry) -> Result<()> {
-        self.take(entry)
+    fn entry(&mut self, mut entry: Entry) -> Result<()> {
+        self.close()?;
+        let bytes = std::mem::take(&mut entry.path);
+        let path = Path::parse(&bytes)?;
+        match (path.role()?, path.split_last()) {
+            (_, None) if entry.kind == Kind::Directory => self.tree.root_entry(Attributes::take(&mut entry)),
+            (_, None) => return Err(corrupt(format!("the entry {} would replace the root", show(&bytes)))),
+            (Role::Plain, Some((name, parents))) => self.plain(name, parents, entry)?,
+            (Role::Whiteout(name), Some((_, parents))) => self.whiteout(parents, name)?,
+            (Role::Opaque, Some((_, parents))) => self.opaque(parents)?,
+            (Role::Reserved, Some(_)) => self.tree.warn(&bytes, "the name is reserved"),
+        }
+        Ok(())
     }
 
     fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.0.data(offset, bytes)
+        let Some(file) = &mut self.open else { return Ok(()) };
+        self.tree.table.content_bytes += bytes.len() as u64;
+        file.write(offset, bytes)
     }
 
     fn finish(&mut self) -> Result<Table> {
-        self.0.close()?;
-        self.0.tree.finish()
+        self.close()?;
+        let table = self.tree.finish()?;
+        Ok(table)
     }
 }

@@ -160,8 +160,7 @@ impl AsFd for Group {
 /// More cgroups in a container than this are not looked at.
 const MOST_GROUPS: usize = 100_000;
 
-/// Removes an empty cgroup. One that is gone is no error.
-pub fn remove_directory(path: &Path) -> Result<()> {
+fn remove_directory(path: &Path) -> Result<()> {
     match fs::rmdir(path) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(Error::new(format!("rmdir({path:?})"), errno)),

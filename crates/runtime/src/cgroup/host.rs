@@ -208,7 +208,7 @@ impl<'a> Mount<'a> {
 }
 
 /// Decodes `\040` and its kin.
-pub(crate) fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

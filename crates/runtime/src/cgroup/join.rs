@@ -34,9 +34,7 @@ fn descend(handle: &mut Handle, controller: &str, below: &str) -> Result<()> {
     for v1 in &mut handle.v1 {
         if controller.is_empty() || v1.controllers.iter().any(|name| name == controller) {
             found = true;
-            if !path.is_root() {
-                enter(&mut v1.group, &path)?;
-            }
+            enter(&mut v1.group, &path)?;
         }
     }
     if let Some(group) = handle.unified.as_mut().filter(|_| controller.is_empty()) {
@@ -53,9 +51,7 @@ fn descend(handle: &mut Handle, controller: &str, below: &str) -> Result<()> {
 
 fn enter(group: &mut Group, below: &RelPath) -> Result<()> {
     let path = directory(group.path(), below, below.components().len());
-    let gone = || {
-        Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist: no such file or directory"))
-    };
+    let gone = || Fault::new(Kind::NotFound, format!("sub cgroup {path:?} does not exist"));
     *group = Group::open(&path)?.ok_or_else(gone)?;
     Ok(())
 }

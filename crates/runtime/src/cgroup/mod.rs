@@ -12,7 +12,6 @@ mod group;
 pub(crate) mod host;
 mod join;
 mod life;
-mod oom;
 mod setting;
 pub(crate) mod stats;
 pub mod systemd;
@@ -23,7 +22,6 @@ pub(crate) mod v2;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +35,6 @@ use group::Group;
 use host::Hierarchy;
 pub use host::{Host, Layout};
 pub use join::{of_process, open_to_join};
-pub use oom::OomWatch;
 use setting::Setting;
 pub use stats::Stats;
 pub use units::leave_units;
@@ -129,7 +126,7 @@ enum Wish {
 /// # Errors
 /// `Conflict` when it exists and has processes or is frozen; otherwise the field, file, value and likely cause.
 pub fn create(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
-    make(host, Place { path, wish: Wish::Asked, unit: false }, resources)
+    make(host, path, resources, Wish::Asked)
 }
 
 /// As [`create`], for a config without `cgroupsPath`: hierarchies that the caller may not write to are left out,
@@ -138,12 +135,12 @@ pub fn create(host: &Host, path: &str, resources: &Resources) -> Result<Handle> 
 /// # Errors
 /// As [`create`].
 pub fn create_default(host: &Host, path: &str, resources: &Resources) -> Result<Handle> {
-    make(host, Place { path, wish: Wish::Default, unit: false }, resources)
+    make(host, path, resources, Wish::Default)
 }
 
-fn make(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> {
+fn make(host: &Host, path: &str, resources: &Resources, wish: Wish) -> Result<Handle> {
     let mut made = Made::default();
-    let outcome = make_groups(host, place, resources, &mut made).and_then(|mut handle| {
+    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
         handle.restrict_first(resources)?;
         handle.restrict(resources)?;
         handle.open_tasks()?;
@@ -152,7 +149,7 @@ fn make(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> 
     if outcome.is_err() {
         made.undo();
     }
-    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {:?}", place.path))
+    outcome.map_err(crate::plan::of_config).within(|| format!("make cgroup {path:?}"))
 }
 
 /// As [`create`] or, when the path was not `asked` for, [`create_default`], with no more than what must be there before
@@ -161,13 +158,9 @@ fn make(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> 
 /// # Errors
 /// As [`create`].
 pub fn prepare(host: &Host, path: &str, resources: &Resources, asked: bool) -> Result<Handle> {
-    let wish = if asked { Wish::Asked } else { Wish::Default };
-    prepare_at(host, Place { path, wish, unit: false }, resources)
-}
-
-fn prepare_at(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Handle> {
     let mut made = Made::default();
-    let outcome = make_groups(host, place, resources, &mut made).and_then(|mut handle| {
+    let wish = if asked { Wish::Asked } else { Wish::Default };
+    let outcome = make_groups(host, path, resources, wish, &mut made).and_then(|mut handle| {
         handle.restrict_first(resources)?;
         handle.open_tasks()?;
         Ok(handle)
@@ -179,43 +172,21 @@ fn prepare_at(host: &Host, place: Place<'_>, resources: &Resources) -> Result<Ha
         }
         Err(fault) => {
             made.undo();
-            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {:?}", place.path))
+            Err(crate::plan::of_config(fault)).within(|| format!("make cgroup {path:?}"))
         }
     }
 }
 
-/// The path of a container's cgroup.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    path: &'a str,
+fn make_groups(
+    host: &Host,
+    path: &str,
+    resources: &Resources,
     wish: Wish,
-    /// systemd makes it too, as a unit.
-    unit: bool,
-}
-
-impl<'a> Place<'a> {
-    /// In which cgroup of a v1 hierarchy the container is.
-    ///
-    /// Its device rules are those of a cgroup below the unit's: systemd writes "all devices" to the unit's whenever it
-    /// writes that anew. The kernel refuses that where there are cgroups below (systemd passes it over), and where it
-    /// does not, it changes nothing for those.
-    fn of(&self, hierarchy: &Hierarchy) -> Cow<'a, str> {
-        if self.unit && hierarchy.controllers.iter().any(|name| name == "devices") {
-            Cow::Owned(format!("{}/{BELOW_UNIT}", self.path))
-        } else {
-            Cow::Borrowed(self.path)
-        }
-    }
-}
-
-/// The name of the cgroup below a unit's that has device rules.
-const BELOW_UNIT: &str = "container";
-
-fn make_groups(host: &Host, place: Place<'_>, resources: &Resources, made: &mut Made) -> Result<Handle> {
-    let Place { path, wish, .. } = place;
+    made: &mut Made,
+) -> Result<Handle> {
     let mut handle = Handle::default();
     for hierarchy in &host.v1 {
-        if let Some(group) = optional(wish, made.group(hierarchy, &place.of(hierarchy)))? {
+        if let Some(group) = optional(wish, made.group(hierarchy, path))? {
             handle.v1.push(V1Group { controllers: hierarchy.controllers.clone(), group });
             if hierarchy.controllers.iter().any(|name| name == "cpuset") {
                 inherit(hierarchy, path)?;
@@ -240,20 +211,16 @@ fn make_groups(host: &Host, place: Place<'_>, resources: &Resources, made: &mut 
 /// # Errors
 /// `InvalidInput` for a bad path.
 pub fn locate(host: &Host, path: &str) -> Result<bale_record::Cgroup> {
-    locate_at(host, Place { path, wish: Wish::Asked, unit: false })
-}
-
-fn locate_at(host: &Host, place: Place<'_>) -> Result<bale_record::Cgroup> {
     let mut record = bale_record::Cgroup::default();
     for hierarchy in &host.v1 {
-        let below = hierarchy.below(&place.of(hierarchy))?;
+        let below = hierarchy.below(path)?;
         let leaf = directory(&hierarchy.mount, &below, below.components().len());
         for controller in &hierarchy.controllers {
             record.v1.insert(controller.clone(), leaf.clone());
         }
     }
     if let Some(hierarchy) = &host.unified {
-        let below = hierarchy.below(place.path)?;
+        let below = hierarchy.below(path)?;
         record.unified = Some(directory(&hierarchy.mount, &below, below.components().len()));
     }
     Ok(record)
@@ -380,17 +347,6 @@ pub fn open(record: &bale_record::Cgroup) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Refuses a place where others are, before a record says that it is the container's: whoever clears up after a container
-/// that was killed half-made ends what is in its cgroups.
-///
-/// # Errors
-/// `Conflict` when processes are there, or it is frozen.
-pub fn refuse_others(record: &bale_record::Cgroup) -> Result<()> {
-    let handle = open(record)?;
-    let mut groups = handle.v1.iter().map(|v1| &v1.group).chain(&handle.unified);
-    groups.try_for_each(refuse_used)
-}
-
 /// Removes the cgroups of a record, with all processes that are left in them, and its systemd unit.
 ///
 /// # Errors
@@ -398,16 +354,13 @@ pub fn refuse_others(record: &bale_record::Cgroup) -> Result<()> {
 pub fn remove(record: &bale_record::Cgroup) -> Result<()> {
     let handle = open(record)?;
     let Some(unit) = &record.unit else { return handle.remove() };
-    // With its last process a scope ends; without its cgroup there is none. (On v1 systemd may not have been told yet.)
-    if record.v1.is_empty() && record.unified.is_some() && handle.unified.is_none() {
+    // With its last process a scope ends; without its cgroup there is none.
+    if record.unified.is_some() && handle.unified.is_none() {
         return Ok(());
     }
     handle.end_all()?;
     systemd::stop(unit)?;
-    handle.remove()?;
-    let above = record.v1.values().filter_map(|path| path.parent());
-    let of_unit = |path: &&Path| path.file_name().is_some_and(|name| name == unit.as_str());
-    above.filter(of_unit).try_for_each(group::remove_directory).map_err(Fault::from)
+    handle.remove()
 }
 
 impl Handle {
@@ -461,29 +414,11 @@ impl Handle {
     /// # Errors
     /// As [`create`].
     pub fn update(&self, resources: &Resources) -> Result<()> {
-        self.take_controllers(resources)?;
         self.limit(resources)?;
         if resources.devices.is_empty() || host::in_user_namespace() {
             return Ok(());
         }
         self.write_device_rules(resources)
-    }
-
-    /// Beside v1 only those controllers of v2 are given that were needed so far.
-    fn take_controllers(&self, resources: &Resources) -> Result<()> {
-        let (false, Some(group), Some(hierarchy)) =
-            (self.v1.is_empty(), &self.unified, &Host::detect()?.unified)
-        else {
-            return Ok(());
-        };
-        let needed = self.needed_of_v2(resources);
-        let below = group.path().strip_prefix(&hierarchy.mount).ok().and_then(|below| below.to_str());
-        match below.and_then(|below| RelPath::new(below).ok()) {
-            Some(path) if !needed.is_empty() => {
-                v2::give_controllers(&mount_of(hierarchy)?, &path, Some(&needed))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn groups(&self) -> impl Iterator<Item = &Group> {

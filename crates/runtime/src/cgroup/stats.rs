@@ -49,12 +49,6 @@ pub struct CpuUsage {
     /// By processor.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub percpu: Vec<u64>,
-    /// By processor, in the kernel.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub percpu_kernel: Vec<u64>,
-    /// By processor, in programs.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub percpu_user: Vec<u64>,
     /// In the kernel.
     pub kernel: u64,
     /// In programs.
@@ -73,25 +67,15 @@ pub struct Throttling {
     pub throttled_time: u64,
 }
 
-/// Processors and memory nodes that may be used; the switches are v1's (cpuset(7)).
+/// Processors and memory nodes that may be used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "each is the file of its name")]
 pub struct CpusetStats {
     /// Processors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<u16>,
-    pub cpu_exclusive: u64,
     /// Memory nodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mems: Vec<u16>,
-    pub mem_hardwall: u64,
-    pub mem_exclusive: u64,
-    pub memory_migrate: u64,
-    pub memory_spread_page: u64,
-    pub memory_spread_slab: u64,
-    pub memory_pressure: u64,
-    pub sched_load_balance: u64,
-    pub sched_relax_domain_level: i64,
 }
 
 /// Memory in bytes.
@@ -147,24 +131,6 @@ pub struct BlkioStats {
     /// Operations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_serviced_recursive: Vec<BlkioEntry>,
-    /// Operations that wait in a queue (this and the following: v1's schedulers).
-    #[serde(rename = "ioQueueRecursive", skip_serializing_if = "Vec::is_empty")]
-    pub io_queued_recursive: Vec<BlkioEntry>,
-    /// Nanoseconds of service.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub io_service_time_recursive: Vec<BlkioEntry>,
-    /// Nanoseconds of waiting.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub io_wait_time_recursive: Vec<BlkioEntry>,
-    /// Operations that were merged with others.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub io_merged_recursive: Vec<BlkioEntry>,
-    /// Milliseconds of the device.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub io_time_recursive: Vec<BlkioEntry>,
-    /// Sectors.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub sectors_recursive: Vec<BlkioEntry>,
     /// Pressure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Pressure>,
@@ -251,7 +217,7 @@ impl Handle {
             stats.cpu.throttling = throttling(&values, "throttled_time", 1);
         }
         if let Some(group) = self.v1_group("cpuset") {
-            stats.cpuset = v1_cpuset(group);
+            stats.cpuset = cpuset(group, "cpuset.cpus", "cpuset.mems");
         }
         if let Some(group) = self.v1_group("memory") {
             stats.memory = v1_memory(group);
@@ -301,15 +267,7 @@ fn throttling(values: &BTreeMap<String, u64>, time: &str, nanoseconds: u64) -> T
 fn v1_cpu_usage(group: &Group) -> CpuUsage {
     let text = |file: &str| group.read_if_there(file).ok().flatten().unwrap_or_default();
     let sum = |file: &str| text(file).trim().parse().unwrap_or(0);
-    // `cpu user system`, then a line for each.
-    let all = text("cpuacct.usage_all");
-    let column = |at: usize| {
-        let lines = all.lines().skip(1).map(move |line| line.split_whitespace().nth(at)?.parse().ok());
-        lines.collect::<Option<Vec<u64>>>().unwrap_or_default()
-    };
     CpuUsage {
-        percpu_user: column(1),
-        percpu_kernel: column(2),
         total: sum("cpuacct.usage"),
         percpu: text("cpuacct.usage_percpu").split_whitespace().filter_map(|n| n.parse().ok()).collect(),
         kernel: sum("cpuacct.usage_sys"),
@@ -319,24 +277,7 @@ fn v1_cpu_usage(group: &Group) -> CpuUsage {
 
 fn cpuset(group: &Group, cpus: &str, mems: &str) -> CpusetStats {
     let list = |file: &str| numbers(group.read_if_there(file).ok().flatten().unwrap_or_default().trim());
-    CpusetStats { cpus: list(cpus), mems: list(mems), ..CpusetStats::default() }
-}
-
-fn v1_cpuset(group: &Group) -> CpusetStats {
-    let number = |name: &str| group.read_number(&format!("cpuset.{name}")).unwrap_or(0);
-    let level = group.read_if_there("cpuset.sched_relax_domain_level").ok().flatten();
-    CpusetStats {
-        cpu_exclusive: number("cpu_exclusive"),
-        mem_hardwall: number("mem_hardwall"),
-        mem_exclusive: number("mem_exclusive"),
-        memory_migrate: number("memory_migrate"),
-        memory_spread_page: number("memory_spread_page"),
-        memory_spread_slab: number("memory_spread_slab"),
-        memory_pressure: number("memory_pressure"),
-        sched_load_balance: number("sched_load_balance"),
-        sched_relax_domain_level: level.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
-        ..cpuset(group, "cpuset.cpus", "cpuset.mems")
-    }
+    CpusetStats { cpus: list(cpus), mems: list(mems) }
 }
 
 /// Spells out a list such as `0-2,5`.
@@ -398,15 +339,9 @@ fn pids(group: &Group) -> PidsStats {
 }
 
 fn v1_blkio(group: &Group) -> BlkioStats {
-    let entries =
-        |file: &str| v1_blkio_entries(&group.read_if_there(file).ok().flatten().unwrap_or_default());
     let first = |files: [&str; 4]| {
+        let entries = |file| v1_blkio_entries(&group.read_if_there(file).ok().flatten().unwrap_or_default());
         files.into_iter().map(entries).find(|entries| !entries.is_empty()).unwrap_or_default()
-    };
-    // BFQ's, or those of CFQ before Linux 5.0.
-    let scheduler = |name: &str| {
-        let found = entries(&format!("blkio.bfq.{name}"));
-        if found.is_empty() { entries(&format!("blkio.{name}")) } else { found }
     };
     BlkioStats {
         io_service_bytes_recursive: first([
@@ -421,12 +356,6 @@ fn v1_blkio(group: &Group) -> BlkioStats {
             "blkio.throttle.io_serviced_recursive",
             "blkio.throttle.io_serviced",
         ]),
-        io_queued_recursive: scheduler("io_queued_recursive"),
-        io_service_time_recursive: scheduler("io_service_time_recursive"),
-        io_wait_time_recursive: scheduler("io_wait_time_recursive"),
-        io_merged_recursive: scheduler("io_merged_recursive"),
-        io_time_recursive: scheduler("time_recursive"),
-        sectors_recursive: scheduler("sectors_recursive"),
         psi: None,
     }
 }

@@ -34,8 +34,6 @@ pub(super) struct Init<'a> {
     cwd: Option<OwnedFd>,
     cwd_entered: bool,
     label: Option<OwnedFd>,
-    /// Of a filter that is loaded.
-    listener: Option<OwnedFd>,
     program_path: usize,
     umask: u32,
     /// Every descriptor from here on is closed by exec.
@@ -65,7 +63,6 @@ pub fn run(ops: &[Op], given: &Inherited<'_>, program: &Program, filter: &Filter
         cwd: None,
         cwd_entered: false,
         label: None,
-        listener: None,
         program_path: 0,
         umask: 0o022,
         closing: false,
@@ -125,7 +122,6 @@ impl<'a> Init<'a> {
                 namespace::join(self.source(*source)?, kind_flag(*kind)).map_err(at(Call::Setns))
             }
             Op::NewCgroupNamespace => namespace::unshare(namespace::NEWCGROUP).map_err(at(Call::Unshare)),
-            Op::NewNamespaces(flags) => namespace::unshare(*flags).map_err(at(Call::Unshare)),
             Op::Sync(Point::Limited) => self.await_limits(),
             Op::Sync(point) => self.sync(*point, -1),
             Op::BecomeRoot => become_ids(0, 0, Some(&[])),
@@ -191,18 +187,13 @@ impl<'a> Init<'a> {
                 let target = self.open(target, Want::Existing)?;
                 mount::set_attributes(&target, false, *change).map_err(at(Call::MountSetattr))
             }
-            Op::Hook(hook) => hook::run(hook, &mut self.log).map_err(|(failure, length)| {
-                self.log_length = length;
-                failure
-            }),
+            Op::Hook(hook) => hook::run(hook),
             Op::Mask(target) => self.mask(target),
             Op::ReadOnly(target) => self.read_only(target),
             Op::Terminal { size, console, control } => self.terminal(*size, *console, *control),
             Op::PlaceStdio => self.place_stdio(),
             Op::Sysctl { path, value, .. } => files::write_host(self.given.proc.as_fd(), path, value, false),
             Op::OpenCwd(target) => self.open(target, Want::Directory).map(|fd| self.cwd = Some(fd)),
-            Op::MoveRoot => mount::attach_on_root(self.root()?).map_err(at(Call::MoveMount)),
-            Op::HideMount(path) => self.hide_mount(path),
             Op::PivotRoot { no_pivot } => self.pivot(*no_pivot),
             Op::SetRoot { change, recursive } => {
                 mount::set_attributes(self.root()?, *recursive, *change).map_err(at(Call::MountSetattr))
@@ -234,20 +225,15 @@ impl<'a> Init<'a> {
                 self.close_rest()
             }
             Op::NoNewPrivileges => identity::no_new_privileges().map_err(at(Call::Prctl)),
-            Op::Seccomp { listener } => {
-                self.seccomp()?;
-                if *listener { self.send_listener() } else { Ok(()) }
-            }
-            Op::SeccompAhead => self.seccomp(),
-            Op::SendListener => self.send_listener(),
+            Op::Seccomp { listener } => self.seccomp(*listener),
             Op::DropBounding(set) => identity::drop_bounding(*set).map_err(at(Call::Prctl)),
             Op::Ids { uid, gid, groups } => become_ids(*uid, *gid, groups.as_deref()),
             Op::Capabilities { effective, permitted, inheritable, ambient } => {
                 identity::set_capabilities(*effective, *permitted, *inheritable).map_err(at(Call::Capset))?;
                 identity::set_ambient(*ambient).map_err(at(Call::Prctl))
             }
-            Op::EnterCwd { early } => self.enter_cwd(*early),
-            Op::Chdir { path, early } => self.change_directory(path, *early),
+            Op::EnterCwd => self.enter_cwd(),
+            Op::Chdir(path) => self.change_directory(path),
             Op::Umask(mask) => {
                 self.umask = *mask;
                 Ok(())
@@ -537,19 +523,6 @@ impl<'a> Init<'a> {
         Ok(())
     }
 
-    fn hide_mount(&mut self, path: &std::ffi::CStr) -> Outcome {
-        match mount::detach(path) {
-            // In a user namespace of its own the host's mounts are locked.
-            Err(Errno::INVAL | Errno::PERM) => {
-                let empty = self.make_mount(c"tmpfs", &[], None, 0)?;
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let target = rustix::fs::open(path, flags, Mode::empty()).map_err(at(Call::Open))?;
-                mount::attach(&empty, &target).map_err(at(Call::MoveMount))
-            }
-            detached => detached.map_err(at(Call::Unmount)),
-        }
-    }
-
     fn pivot(&mut self, no_pivot: bool) -> Outcome {
         rustix::process::fchdir(self.root()?).map_err(at(Call::Chdir))?;
         if no_pivot {
@@ -602,15 +575,10 @@ impl<'a> Init<'a> {
     }
 
     /// Enters a directory of the container that was joined; magic links of procfs lead nowhere.
-    fn change_directory(&mut self, path: &std::ffi::CStr, early: bool) -> Outcome {
-        if self.cwd_entered {
-            return Ok(());
-        }
+    fn change_directory(&self, path: &std::ffi::CStr) -> Outcome {
         let root = self.root()?;
-        let directory = files::open_directory(root, path);
-        let entered = directory.and_then(|directory| rustix::process::fchdir(&directory));
-        self.cwd_entered = entered.is_ok();
-        if early { Ok(()) } else { entered.map_err(at(Call::Chdir)) }
+        let directory = files::open_directory(root, path).map_err(at(Call::Chdir))?;
+        rustix::process::fchdir(&directory).map_err(at(Call::Chdir))
     }
 
     /// Puts the container's own `/dev/null` in place of the host's, if it has one that is the device.
@@ -635,24 +603,26 @@ impl<'a> Init<'a> {
         place_fd(null.as_raw_fd(), number).map_err(at(Call::Dup))
     }
 
-    fn seccomp(&mut self) -> Outcome {
+    fn seccomp(&mut self, listener: bool) -> Outcome {
         // What the filter may refuse comes before it: a profile without close_range is common.
         self.close_on_exec()?;
         let loaded = seccomp::load(&self.filter.instructions, self.filter.flags);
-        self.listener = loaded.map_err(|error| at(Call::Seccomp)(error))?;
-        Ok(())
+        let fd = loaded.map_err(|error| at(Call::Seccomp)(error))?;
+        match fd {
+            Some(fd) if listener => self.sync(Point::Listener, fd.as_raw_fd()),
+            _ => Ok(()),
+        }
     }
 
-    fn send_listener(&mut self) -> Outcome {
-        // It goes away here once the parent has it.
-        self.listener.take().map_or(Ok(()), |fd| self.sync(Point::Listener, fd.as_raw_fd()))
-    }
-
-    fn enter_cwd(&mut self, early: bool) -> Outcome {
+    fn enter_cwd(&mut self) -> Outcome {
         let Some(cwd) = self.cwd.as_ref().filter(|_| !self.cwd_entered) else { return Ok(()) };
-        let entered = rustix::process::fchdir(cwd);
-        self.cwd_entered = entered.is_ok();
-        if early { Ok(()) } else { entered.map_err(at(Call::Chdir)) }
+        match rustix::process::fchdir(cwd) {
+            Ok(()) => {
+                self.cwd_entered = true;
+                Ok(())
+            }
+            Err(errno) => Err(at(Call::Chdir)(errno)),
+        }
     }
 
     /// Goes on in a new process, and ends this one.

@@ -120,7 +120,7 @@ fn make_target(
             Ok(next) => next,
             Err(Errno::NOENT) => {
                 let above = parent.as_ref().map_or(root, AsFd::as_fd);
-                make_one(root, above, prefix, name, is_file, resolve)?
+                make_one(root, above, prefix, name, is_file)?
             }
             Err(errno) => return Err(errno),
         };
@@ -135,133 +135,35 @@ fn make_one(
     prefix: &CStr,
     name: &CStr,
     is_file: bool,
-    resolve: ResolveFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let flags = if is_file { OFlags::PATH } else { OFlags::PATH | OFlags::DIRECTORY };
-    match create(parent, name, is_file) {
-        Ok(()) => open_below(parent, name, flags, NO_LINKS),
-        // A link to nothing has the name: what it points to is made, still inside the root.
-        Err(Errno::EXIST) if resolve != NO_LINKS => make_behind_link(root, prefix, is_file),
-        Err(Errno::EXIST) => Err(Errno::LOOP),
-        Err(errno) => Err(errno),
-    }
-}
-
-fn create(parent: BorrowedFd<'_>, name: &CStr, is_file: bool) -> rustix::io::Result<()> {
-    if is_file {
+    let made = if is_file {
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(parent, name, create, Mode::from_raw_mode(0o644)).map(drop)
     } else {
         rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+    };
+    match made {
+        Ok(()) => open_below(parent, name, flags, NO_LINKS),
+        // A link to nothing has the name: what it points to is made, still inside the root.
+        Err(Errno::EXIST) => make_behind_link(root, prefix, is_file, flags),
+        Err(errno) => Err(errno),
     }
 }
 
-/// How many dangling links are followed (as the kernel does).
-const LINKS_MAX: u32 = 40;
-
-/// Makes what a dangling link points to, and the directories on the way: as `/etc/resolv.conf` of systemd's, whose target
-/// is nowhere in an image. The kernel resolves every step of it inside the root, `..` and further links too.
-fn make_behind_link(root: BorrowedFd<'_>, prefix: &CStr, is_file: bool) -> rustix::io::Result<OwnedFd> {
-    let mut path = Text::of(prefix.to_bytes())?;
-    for _ in 0..LINKS_MAX {
-        match make_path(root, &mut path, is_file)? {
-            Made::Whole(fd) => return Ok(fd),
-            Made::UpToLink { parent, start, end } => {
-                let mut buffer = [MaybeUninit::uninit(); 4096];
-                let name = path.part(start, end)?;
-                let above = parent.as_ref().map_or(root, AsFd::as_fd);
-                let (link, _) = rustix::fs::readlinkat_raw(above, name, &mut buffer)?;
-                path = path.with_link(start, end, link)?;
-            }
-        }
+/// Makes what a dangling link points to: the kernel resolves it inside the root. A directory behind a link, or a
+/// link to where the parent is missing too, stays an error.
+fn make_behind_link(
+    root: BorrowedFd<'_>,
+    prefix: &CStr,
+    is_file: bool,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    if is_file {
+        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat2(root, prefix, create, Mode::from_raw_mode(0o644), IN_ROOT)?;
     }
-    Err(Errno::LOOP)
-}
-
-/// How far a path was made.
-enum Made {
-    Whole(OwnedFd),
-    /// What is there from `start` to `end` of the path, in `parent`, is a link to nothing.
-    UpToLink {
-        parent: Option<OwnedFd>,
-        start: usize,
-        end: usize,
-    },
-}
-
-fn make_path(root: BorrowedFd<'_>, path: &mut Text, is_file: bool) -> rustix::io::Result<Made> {
-    let (mut parent, mut end) = (None, 0);
-    while let Some((start, after)) = path.component(end) {
-        end = after;
-        let is_file = is_file && path.component(end).is_none();
-        let flags = if is_file { OFlags::PATH } else { OFlags::PATH | OFlags::DIRECTORY };
-        parent = match open_below(root, path.part(0, end)?, flags, IN_ROOT) {
-            Ok(fd) => Some(fd),
-            Err(Errno::NOENT) => {
-                let above = parent.as_ref().map_or(root, AsFd::as_fd);
-                let name = path.part(start, end)?;
-                match create(above, name, is_file) {
-                    Ok(()) => Some(open_below(above, name, flags, NO_LINKS)?),
-                    Err(Errno::EXIST) => return Ok(Made::UpToLink { parent, start, end }),
-                    Err(errno) => return Err(errno),
-                }
-            }
-            Err(errno) => return Err(errno),
-        };
-    }
-    parent.map(Made::Whole).ok_or(Errno::NOENT)
-}
-
-/// A path in memory of its own, as nothing may be allocated here.
-struct Text {
-    bytes: [u8; 4096],
-    length: usize,
-}
-
-impl Text {
-    fn of(bytes: &[u8]) -> rustix::io::Result<Self> {
-        let mut text = Self { bytes: [0; 4096], length: 0 };
-        text.push(bytes)?;
-        Ok(text)
-    }
-
-    /// Leaves room for a NUL byte.
-    fn push(&mut self, bytes: &[u8]) -> rustix::io::Result<()> {
-        let end = self.length + bytes.len();
-        self.bytes.get_mut(self.length..end).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes);
-        self.length = end;
-        if end < self.bytes.len() { Ok(()) } else { Err(Errno::NAMETOOLONG) }
-    }
-
-    /// Returns where the component after `from` begins and ends.
-    fn component(&self, from: usize) -> Option<(usize, usize)> {
-        let bytes = &self.bytes[..self.length];
-        let is_end = |byte: &u8| matches!(*byte, b'/' | 0);
-        let start = from + bytes.get(from..)?.iter().position(|byte| !is_end(byte))?;
-        let length = bytes[start..].iter().position(is_end);
-        Some((start, length.map_or(self.length, |length| start + length)))
-    }
-
-    /// Returns a part up to a slash or the end: the slash is a NUL byte meanwhile.
-    fn part(&mut self, start: usize, end: usize) -> rustix::io::Result<&CStr> {
-        for byte in &mut self.bytes[..self.length] {
-            if *byte == 0 {
-                *byte = b'/';
-            }
-        }
-        self.bytes[end] = 0;
-        CStr::from_bytes_until_nul(&self.bytes[start..]).map_err(|_| Errno::INVAL)
-    }
-
-    /// Puts a link's words in the place of its name: instead of all before it, too, where they begin at the root.
-    fn with_link(&mut self, start: usize, end: usize, link: &[u8]) -> rustix::io::Result<Self> {
-        let before = if link.first() == Some(&b'/') { 0 } else { start };
-        self.part(0, self.length)?;
-        let mut text = Self::of(&self.bytes[..before])?;
-        text.push(link)?;
-        text.push(&self.bytes[end..self.length])?;
-        Ok(text)
-    }
+    open_below(root, prefix, flags, IN_ROOT)
 }
 
 /// Makes a device node and checks it; one that is there already must be the same device.

@@ -1,6 +1,6 @@
 //! Hooks that init runs itself: createContainer and startContainer.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use bale_sys::process::{self, Ended, close_on_exec_from, default_signals, exec, place_fd};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
@@ -13,27 +13,14 @@ use crate::plan::op::InnerHook;
 /// What [`Failure::argument`] says when a hook ran out of time.
 pub const TIMED_OUT: u16 = 1000;
 
-/// Runs one hook and waits for it: state on standard input, its own environment, killed when its time is over. Of what one
-/// that fails wrote to standard error the end is put into `said`; returns how many bytes that are, too.
-pub fn run(hook: &InnerHook, said: &mut [u8]) -> Result<(), (Failure, usize)> {
-    // In memory, as the state: whoever keeps the descriptor holds nobody back. It counts as memory of the container.
-    let errors = memfd_create(c"stderr", MemfdFlags::CLOEXEC).map_err(|errno| (at(Call::Fork)(errno), 0))?;
-    run_with(hook, &errors).map_err(|failure| {
-        let length = seek(&errors, SeekFrom::End(0)).unwrap_or(0);
-        let from = length.saturating_sub(said.len() as u64);
-        (failure, rustix::io::pread(&errors, said, from).unwrap_or(0))
-    })
-}
-
-fn run_with(hook: &InnerHook, errors: &OwnedFd) -> Result<(), Failure> {
+/// Runs one hook and waits for it: state on standard input, its own environment, killed when its time is over.
+pub fn run(hook: &InnerHook) -> Result<(), Failure> {
     // In memory, not in a pipe: a hook that reads nothing of a long state would hold init back, beyond its timeout too.
     let state = memfd_create(c"state", MemfdFlags::CLOEXEC).map_err(at(Call::Fork))?;
     write_state(&state, hook);
     seek(&state, SeekFrom::Start(0)).map_err(at(Call::Fork))?;
     let child = process::fork_once(|| {
-        let placed = place_fd(errors.as_raw_fd(), 2)
-            .and_then(|()| place_fd(state.as_raw_fd(), 0))
-            .and_then(|()| close_on_exec_from(3));
+        let placed = place_fd(state.as_raw_fd(), 0).and_then(|()| close_on_exec_from(3));
         if placed.is_ok() {
             default_signals();
             let _ = exec(&hook.path, &hook.argv, &hook.env);

@@ -15,7 +15,7 @@ pub fn fault(failure: &Failure, text: &str, op: Option<&Op>, program: &str) -> F
         if (1..4096).contains(&failure.errno) { Errno::from_raw_os_error(failure.errno) } else { Errno::IO };
     match failure.call {
         Call::NotInPath | Call::Program | Call::Exec => program_fault(failure.call, errno, program),
-        Call::HookStatus => hook_fault(failure.argument, text, op),
+        Call::HookStatus => Fault::new(Kind::Os, format!("{}: {}", title(op), hook_status(failure.argument))),
         Call::NotTheDevice => {
             let words = format!("{}: what is there is not that device", title(op));
             Fault::new(Kind::InvalidInput, words)
@@ -35,11 +35,6 @@ fn program_fault(call: Call, errno: Errno, program: &str) -> Fault {
         (Call::NotInPath, Errno::NOENT) => {
             (Kind::ProgramNotFound, format!("exec: {program:?}: executable file not found in $PATH"))
         }
-        // The program is there, or it would not have come to this.
-        (Call::Exec, Errno::NOENT) => {
-            let why = "the interpreter that its #! line or ELF header names is not there";
-            (Kind::ProgramNotFound, format!("exec {program}: {words} ({why})"))
-        }
         (_, Errno::NOENT | Errno::NOTDIR) => {
             (Kind::ProgramNotFound, format!("exec: {program:?}: stat {program}: {words}"))
         }
@@ -47,6 +42,9 @@ fn program_fault(call: Call, errno: Errno, program: &str) -> Fault {
     };
     let fault = Fault::new(kind, text);
     match (call, errno) {
+        (Call::Exec, Errno::NOENT) => {
+            fault.hint("the program is there: its interpreter (#! line or ELF loader) is not")
+        }
         (_, Errno::NOEXEC) => {
             fault.hint("the program is made for another machine, or a script without a #! line")
         }
@@ -54,35 +52,12 @@ fn program_fault(call: Call, errno: Errno, program: &str) -> Fault {
     }
 }
 
-/// In the words of the hooks that the parent runs, which are runc's.
-fn hook_fault(status: u16, text: &str, op: Option<&Op>) -> Fault {
-    let place = match op {
-        Some(Op::Hook(hook)) => hook.place.strip_prefix("hooks.").and_then(|p| p.strip_suffix(']')),
-        _ => None,
-    };
-    let which = place.and_then(|place| place.split_once('['));
-    let which =
-        which.map_or_else(String::new, |(kind, index)| format!("error running {kind} hook #{index}: "));
-    let path = match op {
-        Some(Op::Hook(hook)) => hook.path.to_string_lossy().into_owned(),
-        _ => String::new(),
-    };
-    Fault::new(Kind::Os, format!("{which}{path:?}: {}, stderr: {text:?}", hook_status(status)))
-}
-
 fn hook_status(argument: u16) -> String {
     match argument {
         TIMED_OUT => "ran out of time and was killed".to_owned(),
         127 => "could not be executed (exit status 127)".to_owned(),
-        0..=255 => format!("exit status: {argument}"),
-        signal => match signal - 256 {
-            6 => "signal: aborted".to_owned(),
-            9 => "signal: killed".to_owned(),
-            11 => "signal: segmentation fault".to_owned(),
-            15 => "signal: terminated".to_owned(),
-            31 => "signal: bad system call".to_owned(),
-            other => format!("ended by signal {other}"),
-        },
+        0..=255 => format!("exit status {argument}"),
+        signal => format!("ended by signal {}", signal - 256),
     }
 }
 
@@ -120,8 +95,8 @@ fn call_fault(failure: &Failure, text: &str, errno: Errno, op: Option<&Op>) -> F
 fn call_kind(errno: Errno, op: Option<&Op>) -> Kind {
     match (op, errno) {
         // Docker's exit codes for the working directory of exec are those for the program.
-        (Some(Op::Chdir { .. }), Errno::NOENT | Errno::NOTDIR) => Kind::ProgramNotFound,
-        (Some(Op::Chdir { .. }), Errno::ACCESS) => Kind::ProgramNotExecutable,
+        (Some(Op::Chdir(_)), Errno::NOENT | Errno::NOTDIR) => Kind::ProgramNotFound,
+        (Some(Op::Chdir(_)), Errno::ACCESS) => Kind::ProgramNotExecutable,
         // What is missing is no container, image or file that the user named.
         _ => match bale_sys::error::kind(errno) {
             Kind::NotFound => Kind::Os,
@@ -160,10 +135,8 @@ fn hint(call: Call, errno: Errno, op: Option<&Op>) -> Option<&'static str> {
         (Op::WriteLabel { .. }, _, Errno::NOENT) => {
             Some("the profile is not loaded: apparmor_parser --replace FILE")
         }
-        (Op::EnterCwd { .. }, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
-        (Op::Seccomp { .. } | Op::SeccompAhead, _, Errno::ACCESS) => {
-            Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN")
-        }
+        (Op::EnterCwd, _, Errno::ACCESS) => Some("the user may not enter process.cwd"),
+        (Op::Seccomp { .. }, _, Errno::ACCESS) => Some("set process.noNewPrivileges, or keep CAP_SYS_ADMIN"),
         (Op::PivotRoot { .. }, Call::Pivot, Errno::INVAL) => {
             Some("the host's root is no mount: try --no-pivot")
         }

@@ -6,8 +6,7 @@ use bale_fault::Result;
 use bale_spec::runtime::{NamespaceKind, Process};
 
 use super::op::{Op, Src};
-use super::process::{self, label, open_label};
-use super::{Facts, c_string, invalid};
+use super::{Facts, c_string, invalid, label, open_label, process};
 use crate::init::{Filter, Program};
 
 /// What [`exec`] needs to know.
@@ -19,8 +18,6 @@ pub struct ExecChoices<'a> {
     pub cgroup_namespace: bool,
     /// The container has a pid namespace.
     pub pid_namespace: bool,
-    /// The user namespace is joined by the child, after the pid namespace.
-    pub late_users: bool,
     /// There are v1 cgroups to join.
     pub join_cgroups: bool,
     /// The container has a user namespace.
@@ -35,8 +32,6 @@ pub struct ExecChoices<'a> {
     pub memory_policy: Option<&'a bale_spec::runtime::MemoryPolicy>,
     /// `tasks` files of resctrl groups to join: sources 1 and on.
     pub groups: &'a [std::path::PathBuf],
-    /// The filter's listener may be sent late.
-    pub later: bool,
     /// The container's filter.
     pub filter: Option<Filter>,
 }
@@ -60,7 +55,32 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
     if !process.cwd.starts_with('/') {
         return Err(invalid("process.cwd", &format!("{:?} is not an absolute path", process.cwd)));
     }
-    let mut ops = joins(process, &choices)?;
+    let mut ops = Vec::new();
+    let affinity = process.exec_cpu_affinity.as_ref();
+    let initial = affinity.and_then(|a| a.initial.as_deref()).filter(|list| !list.is_empty());
+    let last = affinity.and_then(|a| a.last.as_deref()).filter(|list| !list.is_empty());
+    if let Some(list) = initial {
+        ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.initial", list)?));
+    }
+    if choices.join_cgroups {
+        ops.push(Op::JoinCgroups);
+    }
+    for (source, path) in (1..).zip(choices.groups) {
+        let path = c_string("linux.intelRdt", path.as_os_str().as_bytes())?;
+        ops.push(Op::JoinGroup { source: Src(source), path });
+    }
+    match last {
+        Some(list) => ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.final", list)?)),
+        None if initial.is_none() => ops.push(Op::AllProcessors),
+        None => {}
+    }
+    if choices.cgroup_namespace {
+        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Cgroup });
+    }
+    if choices.pid_namespace {
+        // For the process that this one goes on as.
+        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Pid });
+    }
     let label = label(process)?;
     if label.is_some() {
         ops.push(open_label(process)?);
@@ -90,65 +110,25 @@ pub fn exec(process: &Process, choices: ExecChoices<'_>, facts: &Facts) -> Resul
     if let Some(value) = label {
         ops.push(Op::WriteLabel { value });
     }
-    let listener = choices.filter.as_ref().map(|f| f.flags.contains(bale_sys::seccomp::Flags::NEW_LISTENER));
+    let filter = choices.filter;
+    let listener = filter.as_ref().map(|f| f.flags.contains(bale_sys::seccomp::Flags::NEW_LISTENER));
     ops.append(&mut process::identity_ops(process, facts.capabilities, listener, true));
-    enter_last(&mut ops, process, &choices)?;
+    let cwd = c_string("process.cwd", process.cwd.as_str())?;
+    for op in &mut ops {
+        if matches!(op, Op::EnterCwd) {
+            *op = Op::Chdir(cwd.clone());
+        }
+    }
+    // What the container sees of this process from here on is what its own processes are.
+    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
+    ops.insert(find, Op::Session { terminal: process.terminal });
+    if choices.pid_namespace {
+        ops.insert(find, Op::EnterPids);
+    }
     if let Some(listener) = listener.filter(|_| process.no_new_privileges) {
         ops.push(Op::Seccomp { listener });
     }
     ops.push(Op::Exec);
     let program = process::program(process, &facts.home, facts.listen_fds)?;
-    Ok(ExecPlan { ops, program, filter: choices.filter.unwrap_or_default() })
-}
-
-/// Processors, groups and namespaces.
-fn joins(process: &Process, choices: &ExecChoices<'_>) -> Result<Vec<Op>> {
-    let mut ops = Vec::new();
-    let affinity = process.exec_cpu_affinity.as_ref();
-    let initial = affinity.and_then(|a| a.initial.as_deref()).filter(|list| !list.is_empty());
-    let last = affinity.and_then(|a| a.last.as_deref()).filter(|list| !list.is_empty());
-    if let Some(list) = initial {
-        ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.initial", list)?));
-    }
-    if choices.join_cgroups {
-        ops.push(Op::JoinCgroups);
-    }
-    for (source, path) in (1..).zip(choices.groups) {
-        let path = c_string("linux.intelRdt", path.as_os_str().as_bytes())?;
-        ops.push(Op::JoinGroup { source: Src(source), path });
-    }
-    match last {
-        Some(list) => ops.push(Op::Affinity(process::bit_list("process.execCPUAffinity.final", list)?)),
-        None if initial.is_none() => ops.push(Op::AllProcessors),
-        None => {}
-    }
-    if choices.cgroup_namespace {
-        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Cgroup });
-    }
-    if choices.pid_namespace {
-        // For the process that this one goes on as.
-        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::Pid });
-    }
-    if choices.late_users {
-        ops.push(Op::Join { source: Src(0), kind: NamespaceKind::User });
-    }
-    Ok(ops)
-}
-
-/// The directory is the container's, and so is what the container sees of this process from there on.
-fn enter_last(ops: &mut Vec<Op>, process: &Process, choices: &ExecChoices<'_>) -> Result<()> {
-    let cwd = c_string("process.cwd", process.cwd.as_str())?;
-    for op in ops.iter_mut() {
-        if let Op::EnterCwd { early } = op {
-            *op = Op::Chdir { path: cwd.clone(), early: *early };
-        }
-    }
-    // What the container sees of this process from here on is what its own processes are.
-    if choices.pid_namespace {
-        process::enter_pids(ops, process.terminal, choices.later);
-    } else {
-        let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
-        ops.insert(find, Op::Session { terminal: process.terminal });
-    }
-    Ok(())
+    Ok(ExecPlan { ops, program, filter: filter.unwrap_or_default() })
 }

@@ -74,8 +74,6 @@ pub enum Point {
 pub struct InnerHook {
     /// The program.
     pub path: CString,
-    /// Where in the config it is: `hooks.createContainer[0]`.
-    pub place: String,
     /// argv.
     pub argv: Argv,
     /// Environment.
@@ -107,8 +105,6 @@ pub enum Op {
     },
     /// Leaves the cgroup namespace for a new one, rooted where the process is now.
     NewCgroupNamespace,
-    /// Makes all of its namespaces (`CLONE_NEW…`), once it has joined those of others.
-    NewNamespaces(u64),
     /// Waits for the parent.
     Sync(Point),
     /// Takes ids 0 of the user namespace.
@@ -277,10 +273,6 @@ pub enum Op {
     },
     /// Opens the working directory, making it if absent.
     OpenCwd(Target),
-    /// Moves the root's mount on that of this mount namespace: from below there is no way up past it.
-    MoveRoot,
-    /// Takes a mount of the host out of this mount namespace, or covers it where that is not allowed.
-    HideMount(CString),
     /// Makes the root the container's.
     PivotRoot {
         /// By chroot, as pivot_root does not work on ramfs.
@@ -348,10 +340,6 @@ pub enum Op {
         /// The filter has a listener, which the parent takes.
         listener: bool,
     },
-    /// Loads the system call filter, and keeps its listener until [`Op::SendListener`].
-    SeccompAhead,
-    /// Has the parent take the listener.
-    SendListener,
     /// Takes capabilities out of the bounding set.
     DropBounding(u64),
     /// Takes ids, keeping capabilities.
@@ -374,18 +362,10 @@ pub enum Op {
         /// Ambient.
         ambient: u64,
     },
-    /// Enters the working directory, unless it is entered.
-    EnterCwd {
-        /// A refusal is passed over: it is tried again once the user has changed.
-        early: bool,
-    },
-    /// The same by path: in a container that was joined, whose root is this process's.
-    Chdir {
-        /// The path.
-        path: CString,
-        /// As in [`Op::EnterCwd`].
-        early: bool,
-    },
+    /// Enters the working directory; a refusal is tried again after the user changed.
+    EnterCwd,
+    /// Enters the working directory by path: in a container that was joined, whose root is this process's.
+    Chdir(CString),
     /// Sets the file mode creation mask.
     Umask(u32),
     /// Tells the parent that the container is set up: a silent end after this is the program's.
@@ -421,10 +401,10 @@ impl Op {
             Self::Sysctl { .. } => "linux.sysctl",
             Self::Personality(_) => "linux.personality",
             Self::MemoryPolicy { .. } => "linux.memoryPolicy",
-            Self::Seccomp { .. } | Self::SeccompAhead | Self::SendListener => "linux.seccomp",
+            Self::Seccomp { .. } => "linux.seccomp",
             Self::HostName(_) => "hostname",
             Self::DomainName(_) => "domainname",
-            Self::OpenCwd(_) | Self::EnterCwd { .. } | Self::Chdir { .. } => "process.cwd",
+            Self::OpenCwd(_) | Self::EnterCwd | Self::Chdir(_) => "process.cwd",
             Self::WriteLabel { .. } => "process.apparmorProfile or selinuxLabel",
             Self::Limit { .. } => "process.rlimits",
             Self::Scheduler(_) => "process.scheduler",
@@ -447,7 +427,6 @@ impl fmt::Display for Op {
             Self::JoinGroup { path, .. } => write!(f, "join {}", path.to_string_lossy()),
             Self::Join { kind, .. } => write!(f, "join the {kind:?} namespace"),
             Self::NewCgroupNamespace => write!(f, "make a cgroup namespace"),
-            Self::NewNamespaces(flags) => write!(f, "make namespaces {flags:#x}"),
             Self::Sync(point) => write!(f, "wait for the parent ({point:?})"),
             Self::BecomeRoot => write!(f, "become root of the user namespace"),
             Self::WriteSelf { path, value, .. } => {
@@ -515,8 +494,6 @@ impl fmt::Display for Op {
             Self::PlaceStdio => write!(f, "place the standard streams"),
             Self::Sysctl { name, value, .. } => write!(f, "set sysctl {name} to {:?}", text(value)),
             Self::OpenCwd(target) => write!(f, "open working directory {target}"),
-            Self::MoveRoot => write!(f, "move the root to /"),
-            Self::HideMount(path) => write!(f, "hide the host's {}", path.to_string_lossy()),
             Self::PivotRoot { no_pivot: false } => write!(f, "pivot root"),
             Self::PivotRoot { no_pivot: true } => write!(f, "change root"),
             Self::SetRoot { change, .. } => {
@@ -543,8 +520,7 @@ impl fmt::Display for Op {
             Self::Affinity(mask) => write!(f, "set CPU affinity {mask:x?}"),
             Self::OwnStdio { uid } => write!(f, "give the standard streams to user {uid}"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),
-            Self::Seccomp { .. } | Self::SeccompAhead => write!(f, "load the seccomp filter"),
-            Self::SendListener => write!(f, "send the filter's listener"),
+            Self::Seccomp { .. } => write!(f, "load the seccomp filter"),
             Self::DropBounding(set) => write!(f, "drop bounding capabilities {set:#x}"),
             Self::Ids { uid, gid, groups } => {
                 write!(f, "become user {uid}, group {gid}")?;
@@ -556,9 +532,8 @@ impl fmt::Display for Op {
             Self::Capabilities { effective, permitted, inheritable, ambient } => {
                 write!(f, "set capabilities {effective:#x} {permitted:#x} {inheritable:#x} {ambient:#x}")
             }
-            Self::EnterCwd { early: true } => write!(f, "enter the working directory, if root may"),
-            Self::EnterCwd { early: false } => write!(f, "enter the working directory"),
-            Self::Chdir { path, .. } => write!(f, "chdir to cwd ({:?})", path.to_string_lossy()),
+            Self::EnterCwd => write!(f, "enter the working directory"),
+            Self::Chdir(path) => write!(f, "chdir to cwd ({:?})", path.to_string_lossy()),
             Self::Umask(mask) => write!(f, "set umask {mask:03o}"),
             Self::EnterPids => write!(f, "enter the pid namespace"),
             Self::Session { .. } => write!(f, "begin a session"),

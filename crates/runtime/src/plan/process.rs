@@ -55,8 +55,7 @@ pub fn program(process: &Process, home: &str, listen_fds: Option<u32>) -> Result
     Ok(Program { candidates: candidates?, in_path, argv, env })
 }
 
-/// The environment of the program.
-pub fn environment(process: &Process, home: &str, listen_fds: Option<u32>) -> Result<Vec<String>> {
+fn environment(process: &Process, home: &str, listen_fds: Option<u32>) -> Result<Vec<String>> {
     let mut env: Vec<String> = Vec::with_capacity(process.env.len() + 3);
     for (index, entry) in process.env.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -123,18 +122,6 @@ impl Sets {
     }
 }
 
-/// Has init go on in the pid namespace that it has joined, when it has nothing of the host any more. With `later` a
-/// listener that it has by then is sent from there, so that who gets it is told the pid of the program.
-pub fn enter_pids(ops: &mut Vec<Op>, terminal: bool, later: bool) {
-    let find = ops.iter().position(|op| matches!(op, Op::FindProgram)).unwrap_or(ops.len());
-    let loads = ops.iter_mut().find(|op| matches!(op, Op::Seccomp { listener: true })).filter(|_| later);
-    let sends = loads.map(|load| {
-        *load = Op::SeccompAhead;
-        Op::SendListener
-    });
-    ops.splice(find..find, [Op::EnterPids, Op::Session { terminal }].into_iter().chain(sends));
-}
-
 /// The operations that turn init into the user's process: ids, capabilities, filter, directory, program.
 pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_allowed: bool) -> Vec<Op> {
     let mut ops = Vec::new();
@@ -148,8 +135,6 @@ pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_a
     if let Some(listener) = early {
         ops.push(Op::Seccomp { listener });
     }
-    // Root may enter what the user may not, and the other way round where root is not the host's: as runc.
-    ops.push(Op::EnterCwd { early: true });
     ops.push(Op::DropBounding(!sets.bounding & ((1 << 41) - 1)));
     let groups = user.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
     ops.push(Op::Ids { uid: user.uid, gid: user.gid, groups: groups_allowed.then_some(groups) });
@@ -159,7 +144,7 @@ pub fn identity_ops(process: &Process, have: u64, filter: Option<bool>, groups_a
         inheritable: sets.inheritable,
         ambient: sets.ambient,
     });
-    ops.push(Op::EnterCwd { early: false });
+    ops.push(Op::EnterCwd);
     ops.push(Op::Umask(user.umask.unwrap_or(0o022)));
     ops.push(Op::FindProgram);
     ops
@@ -362,25 +347,6 @@ pub fn bit_list(path: &str, list: &str) -> Result<Vec<u64>> {
         }
     }
     if bits.is_empty() { Err(bad()) } else { Ok(bits) }
-}
-
-/// Returns what is written for the process to get its label.
-pub(super) fn label(process: &Process) -> Result<Option<Vec<u8>>> {
-    let given = |label: &Option<String>| label.clone().filter(|l| !l.is_empty());
-    match (given(&process.apparmor_profile), given(&process.selinux_label)) {
-        (Some(_), Some(_)) => Err(invalid("process.apparmorProfile", "cannot be combined with selinuxLabel")),
-        (Some(profile), None) => Ok(Some(format!("exec {profile}").into_bytes())),
-        (None, Some(label)) => Ok(Some(label.into_bytes())),
-        (None, None) => Ok(None),
-    }
-}
-
-/// Opens the file that the label is written to.
-pub(super) fn open_label(process: &Process) -> Result<Op> {
-    let paths = ["self/attr/apparmor/exec", "self/attr/exec"];
-    let selinux = process.selinux_label.as_deref().is_some_and(|l| !l.is_empty());
-    let paths = if selinux { &paths[1..] } else { &paths[..] };
-    Ok(Op::OpenLabel { paths: paths.iter().map(|p| c_string("process", *p)).collect::<Result<_>>()? })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! (`seccomp_is_const_allow`: loads of number and architecture, AND, comparisons with constants, returns).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use bale_sys::seccomp::{Instruction, MAX_INSTRUCTIONS};
 
@@ -32,34 +31,6 @@ enum Node {
     Branch { test: Test, k: u32, yes: Id, no: Id },
 }
 
-/// Mixes the few words of a node. The map is bounded by the profile's size, and nobody waits for it but its author.
-#[derive(Debug, Default)]
-struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(word.into());
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // An odd number without a pattern: 2^64 divided by the golden ratio. The upper bits are the mixed ones.
-        self.0 = (self.0.rotate_left(26) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
-    }
-}
-
 /// The filter needs more instructions than the kernel takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
@@ -68,7 +39,7 @@ pub struct TooLarge;
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
-    known: HashMap<Node, Id, BuildHasherDefault<Mixer>>,
+    known: HashMap<Node, Id>,
 }
 
 impl Graph {
@@ -136,7 +107,7 @@ impl Graph {
         if self.nodes.len() > 2 * MAX_INSTRUCTIONS {
             return Err(TooLarge);
         }
-        let mut writer = Writer { graph: self, reversed: Vec::new(), placed: vec![None; self.nodes.len()] };
+        let mut writer = Writer { graph: self, reversed: Vec::new(), placed: HashMap::new() };
         writer.place(root);
         writer.reversed.reverse();
         if writer.reversed.len() > MAX_INSTRUCTIONS { Err(TooLarge) } else { Ok(writer.reversed) }
@@ -190,8 +161,8 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 struct Writer<'a> {
     graph: &'a Graph,
     reversed: Vec<Instruction>,
-    /// Index in `reversed` of each node's first instruction, of those that have one.
-    placed: Vec<Option<u32>>,
+    /// Index in `reversed` of a node's first instruction.
+    placed: HashMap<Id, usize>,
 }
 
 /// The largest distance of a conditional jump that is taken for granted: 255, less what may still come between.
@@ -199,7 +170,7 @@ const NEAR: usize = 250;
 
 impl Writer<'_> {
     fn place(&mut self, id: Id) {
-        if self.placed[id.0 as usize].is_some() {
+        if self.placed.contains_key(&id) {
             return;
         }
         match self.graph.nodes[id.0 as usize] {
@@ -228,12 +199,7 @@ impl Writer<'_> {
                 self.reversed.push(Instruction { code, jt: near(jt), jf: near(jf), k });
             }
         }
-        self.mark(id);
-    }
-
-    /// The node's first instruction is the last that was written.
-    fn mark(&mut self, id: Id) {
-        self.placed[id.0 as usize] = u32::try_from(self.reversed.len() - 1).ok();
+        self.placed.insert(id, self.reversed.len() - 1);
     }
 
     fn push(&mut self, code: u16, k: u32) {
@@ -242,8 +208,7 @@ impl Writer<'_> {
 
     /// Instructions to skip from the one that is pushed next to the node.
     fn distance(&self, id: Id) -> usize {
-        let placed = self.placed[id.0 as usize].map_or(0, |at| at as usize);
-        self.reversed.len() - 1 - placed
+        self.reversed.len() - 1 - self.placed[&id]
     }
 
     fn place_directly_before(&mut self, next: Id) {
@@ -268,6 +233,6 @@ impl Writer<'_> {
                 self.push(JUMP, far);
             }
         }
-        self.mark(id);
+        self.placed.insert(id, self.reversed.len() - 1);
     }
 }

@@ -207,12 +207,17 @@ impl Architectures {
     }
 }
 
+/// The rules of one call.
+#[derive(Debug, Default)]
+struct Call {
+    always: Option<u32>,
+    conditional: Vec<Conditional>,
+}
+
 /// The rules of one architecture by call number, and the largest number that the profile names.
 #[derive(Debug, Default)]
 struct Calls {
-    /// The answer to a call whatever its arguments are, at its number.
-    always: Vec<Option<u32>>,
-    by_arguments: BTreeMap<u32, Vec<Conditional>>,
+    by_number: BTreeMap<u32, Call>,
     newest: Option<u32>,
     conditional: usize,
 }
@@ -231,16 +236,13 @@ impl Calls {
         if rule.answer == default {
             return;
         }
-        let at = number as usize;
-        if self.always.len() <= at {
-            self.always.resize(at + 1, None);
-        }
+        let call = self.by_number.entry(number).or_default();
         for conditions in &rule.any_of {
             let adapted = adapt(&(conditions.clone(), rule.answer));
             if adapted.0.is_empty() {
-                self.always[at] = self.always[at].or(Some(rule.answer));
+                call.always = call.always.or(Some(rule.answer));
             } else if self.conditional < MOST_CONDITIONAL {
-                self.by_arguments.entry(number).or_default().push(adapted);
+                call.conditional.push(adapted);
                 self.conditional += 1;
             }
         }
@@ -324,11 +326,10 @@ impl Compiler<'_> {
     fn search(&mut self, calls: &Calls, from: u32, width: Width) -> Id {
         let default = self.graph.ret(self.default);
         let mut ranges = vec![(0, default)];
-        for (number, always) in (0..).zip(&calls.always).skip(from as usize) {
-            let decision = match (always, calls.by_arguments.get(&number)) {
-                (Some(answer), _) => self.graph.ret(*answer),
-                (None, Some(rules)) => arguments::decide(&mut self.graph, rules, default, width),
-                (None, None) => continue,
+        for (&number, call) in calls.by_number.range(from..) {
+            let decision = match call.always {
+                Some(answer) => self.graph.ret(answer),
+                None => arguments::decide(&mut self.graph, &call.conditional, default, width),
             };
             match ranges.last_mut() {
                 Some(last) if last.0 == number => last.1 = decision,

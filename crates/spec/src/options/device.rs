@@ -28,7 +28,7 @@ pub const RLIMITS: [(&str, &str); 16] = [
 ];
 
 /// Kernel parameters that belong to a namespace: the others would change the host (as docker's list).
-pub const SYSCTLS: [&str; 8] = [
+const SYSCTLS: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",

@@ -101,7 +101,10 @@ pub fn resolve(flags: &Flags, around: &dyn Surroundings) -> Result<RunOptions> {
     let options = RunOptions {
         name: flags.name.as_deref().map(container_name).transpose()?,
         command: flags.command.clone(),
-        entrypoint: flags.entrypoint.as_deref().map(entrypoint),
+        entrypoint: flags
+            .entrypoint
+            .as_ref()
+            .map(|e| Some(e.clone()).filter(|e| !e.is_empty()).into_iter().collect()),
         env: environment(&flags.env_file, &flags.env, around)?,
         user: flags.user.clone().filter(|u| !u.is_empty()),
         group_add: flags.group_add.clone(),
@@ -114,12 +117,24 @@ pub fn resolve(flags: &Flags, around: &dyn Surroundings) -> Result<RunOptions> {
         annotations: env::labels("--annotation", flags.annotation.iter().map(String::as_str))?,
         mounts: mounts(flags, around)?,
         network: network(flags.network.as_deref())?,
-        extra_hosts: each(&flags.add_host, extra_host)?,
-        dns: each(&flags.dns, |text| address("--dns", text))?,
-        dns_search: each(&flags.dns_search, |word| resolver_word("--dns-search", word))?,
-        dns_options: each(&flags.dns_option, |word| resolver_word("--dns-option", word))?,
-        devices: each(&flags.device, device::device)?,
-        device_rules: each(&flags.device_cgroup_rule, device::rule)?,
+        extra_hosts: flags.add_host.iter().map(|spec| extra_host(spec)).collect::<Result<_>>()?,
+        dns: flags.dns.iter().map(|text| address("--dns", text)).collect::<Result<_>>()?,
+        dns_search: flags
+            .dns_search
+            .iter()
+            .map(|word| resolver_word("--dns-search", word))
+            .collect::<Result<_>>()?,
+        dns_options: flags
+            .dns_option
+            .iter()
+            .map(|word| resolver_word("--dns-option", word))
+            .collect::<Result<_>>()?,
+        devices: flags.device.iter().map(|spec| device::device(spec)).collect::<Result<_>>()?,
+        device_rules: flags
+            .device_cgroup_rule
+            .iter()
+            .map(|spec| device::rule(spec))
+            .collect::<Result<_>>()?,
         cap_add: security::capabilities("--cap-add", &flags.cap_add)?,
         cap_drop: security::capabilities("--cap-drop", &flags.cap_drop)?,
         privileged: flags.privileged,
@@ -128,7 +143,7 @@ pub fn resolve(flags: &Flags, around: &dyn Surroundings) -> Result<RunOptions> {
         init: flags.init,
         limits: limits(flags)?,
         ulimits: ulimits(&flags.ulimit)?,
-        sysctls: each(&flags.sysctl, device::sysctl)?,
+        sysctls: flags.sysctl.iter().map(|spec| device::sysctl(spec)).collect::<Result<_>>()?,
         shm_size_bytes: shm_size(flags.shm_size.as_deref())?,
         host_namespaces: host_namespaces(flags)?,
         stop_signal: flags.stop_signal.as_deref().map(stop_signal).transpose()?,
@@ -138,16 +153,6 @@ pub fn resolve(flags: &Flags, around: &dyn Surroundings) -> Result<RunOptions> {
     };
     check_sysctls(&options)?;
     Ok(options)
-}
-
-/// Reads a flag that may be given more than once.
-fn each<T, C: FromIterator<T>>(given: &[String], read: impl Fn(&str) -> Result<T>) -> Result<C> {
-    given.iter().map(|text| read(text)).collect()
-}
-
-/// An empty one takes the image's away.
-fn entrypoint(program: &str) -> Vec<String> {
-    Some(program.to_owned()).filter(|program| !program.is_empty()).into_iter().collect()
 }
 
 /// Refuses what docker has and bale does not, by name.

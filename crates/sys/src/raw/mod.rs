@@ -353,16 +353,6 @@ pub fn exec_name() -> &'static CStr {
     unsafe { CStr::from_ptr(address as *const libc::c_char) }
 }
 
-/// Returns the id of the mount that a file is on, by statx(2).
-pub fn mount_id(dir: RawFd, path: &CStr) -> Option<u64> {
-    // SAFETY: all zero is a valid statx: every field is a number.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` ends with NUL and `stat` is live and the kernel's struct.
-    let value =
-        unsafe { libc::statx(dir, path.as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut stat) };
-    (value == 0 && stat.stx_mask & libc::STATX_MNT_ID != 0).then_some(stat.stx_mnt_id)
-}
-
 /// prlimit64(2), setting only.
 pub fn prlimit(pid: i32, resource: i32, soft: u64, hard: u64) -> Result<()> {
     let limit = [soft, hard];

@@ -20,10 +20,9 @@ use rustix::process::geteuid;
 
 use super::group::{Group, read_file};
 use super::host::{Hierarchy, Host, Layout, in_user_namespace};
-use super::{Handle, Place, Wish, v2};
+use super::{Handle, v2};
 use bus::{Answer, Bus, Whose, accept, manager};
 pub use unit::Unit;
-use unit::Version;
 use wire::Writer;
 
 /// The prefix of annotations that are properties of the unit.
@@ -37,11 +36,10 @@ fn whose() -> Whose {
 /// Names the unit of a container by `linux.cgroupsPath`.
 ///
 /// # Errors
-/// `Unsupported` for a user's own systemd on a host with v1, where it may make no cgroups; `InvalidInput` for a path in
-/// another form.
+/// `Unsupported` on a host that is not on cgroup v2; `InvalidInput` for a path in another form.
 pub fn unit(host: &Host, path: Option<&str>, id: &str) -> Result<Unit> {
-    if host.layout() != Layout::Unified && whose() == Whose::User {
-        let words = "cannot use rootless systemd cgroups manager on cgroup v1";
+    if host.layout() != Layout::Unified {
+        let words = "the systemd cgroup driver works on cgroup v2 only, and this host has v1";
         return Err(Fault::new(Kind::Unsupported, words).hint(
             "use the cgroupfs driver: leave out --systemd-cgroup, and give linux.cgroupsPath as a path",
         ));
@@ -49,20 +47,11 @@ pub fn unit(host: &Host, path: Option<&str>, id: &str) -> Result<Unit> {
     Unit::new(path, id, whose())
 }
 
-/// Which version's limits systemd is told: the one that its controllers are on.
-fn version(host: &Host) -> Version {
-    if host.layout() == Layout::Unified { Version::V2 } else { Version::V1 }
-}
-
 /// Tells where the unit's cgroup will be, as far as that is known before it is there.
 ///
 /// # Errors
 /// `InvalidInput`.
 pub fn locate(host: &Host, unit: &Unit) -> Result<Cgroup> {
-    if version(host) == Version::V1 {
-        let record = super::locate_at(host, place(&unit.path()?))?;
-        return Ok(Cgroup { unit: Some(unit.name.clone()), ..record });
-    }
     let mut record = Cgroup { unit: Some(unit.name.clone()), ..Cgroup::default() };
     // A user's systemd has its slices somewhere below the host's.
     if whose() == Whose::System {
@@ -71,25 +60,7 @@ pub fn locate(host: &Host, unit: &Unit) -> Result<Cgroup> {
     Ok(record)
 }
 
-fn place(path: &str) -> Place<'_> {
-    Place { path, wish: Wish::Asked, unit: true }
-}
-
-/// Makes the unit's cgroups on v1, where systemd knows the half of the hierarchies: those that it makes too are there
-/// then, and init joins all of them once the unit is there. None on v2.
-///
-/// # Errors
-/// As [`super::prepare`].
-pub fn prepare(host: &Host, unit: &Unit, resources: &Resources) -> Result<Option<Handle>> {
-    if version(host) == Version::V2 {
-        return Ok(None);
-    }
-    let mut handle = super::prepare_at(host, place(&unit.path()?), resources)?;
-    handle.unit = Some(unit.name.clone());
-    Ok(Some(handle))
-}
-
-/// Has systemd make the unit around the process `pid`, and opens its cgroup; none where [`prepare`] has made it.
+/// Has systemd make the unit around the process `pid`, and opens its cgroup.
 ///
 /// # Errors
 /// systemd's words; `Unavailable` when it does not answer in time. The unit may be there then, for [`stop`].
@@ -99,17 +70,13 @@ pub fn start(
     (id, pid): (&str, i32),
     resources: &Resources,
     annotations: &BTreeMap<String, String>,
-) -> Result<Option<Handle>> {
-    let properties = unit.properties(version(host), (id, pid), resources, annotations)?;
-    let begin = || -> Result<Option<Handle>> {
+) -> Result<Handle> {
+    let properties = unit.properties(id, pid, resources, annotations)?;
+    let begin = || -> Result<Handle> {
         let mut bus = Bus::open(whose(), bus::PATIENCE)?;
         let job = begin(&mut bus, &unit.name, &properties)?;
         want_done(&bus.wait_job(&job)?, &unit.name)?;
-        let path = path_of(unit, pid, version(host))?;
-        if version(host) == Version::V1 {
-            return Ok(None);
-        }
-        let group = Group::open(&below_mount(unified(host)?, &path)?)?.ok_or_else(|| not_there(unit))?;
+        let group = join(host, unit, pid)?;
         let handle = Handle { unified: Some(group), unit: Some(unit.name.clone()), ..Handle::default() };
         let needed = handle.needed_of_v2(resources);
         let hierarchy = unified(host)?;
@@ -117,7 +84,7 @@ pub fn start(
             // For those that systemd does not know: it gives the others itself.
             v2::give_controllers(&super::mount_of(hierarchy)?, &path, Some(&needed))?;
         }
-        Ok(Some(handle))
+        Ok(handle)
     };
     begin().within(|| format!("make the systemd unit {:?}", unit.name))
 }
@@ -154,29 +121,26 @@ fn want_done(result: &str, name: &str) -> Result<()> {
 }
 
 /// Finds the cgroup that systemd has moved the process to.
-fn path_of(unit: &Unit, pid: i32, version: Version) -> Result<String> {
+fn join(host: &Host, unit: &Unit, pid: i32) -> Result<Group> {
+    let hierarchy = unified(host)?;
     let text = read_file(&PathBuf::from(format!("/proc/{pid}/cgroup")))?;
-    let of_systemd = |line: &str| match version {
-        Version::V2 => line.strip_prefix("0::").map(str::to_owned),
-        Version::V1 => line.split_once(":name=systemd:").map(|(_, path)| path.to_owned()),
-    };
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
     // The kernel's word, not systemd's: it is what the process is limited by.
-    let path = text.lines().find_map(of_systemd);
-    path.filter(|path| path.rsplit('/').next() == Some(&unit.name)).ok_or_else(|| not_there(unit))
+    let path =
+        path.filter(|path| path.rsplit('/').next() == Some(&unit.name)).ok_or_else(|| not_there(unit))?;
+    Group::open(&below_mount(hierarchy, path)?)?.ok_or_else(|| not_there(unit))
 }
 
 fn not_there(unit: &Unit) -> Fault {
     Fault::new(Kind::Os, format!("systemd did not take init into {:?}", unit.name))
 }
 
-/// Tells systemd of changed limits, where there is a unit. (Their files are written by [`Handle::update`].)
+/// Tells systemd of changed limits. (Their files are written by [`Handle::update`].)
 ///
 /// # Errors
 /// As [`start`].
-pub fn update(record: &Cgroup, resources: &Resources) -> Result<()> {
-    let Some(name) = &record.unit else { return Ok(()) };
-    let version = if record.v1.is_empty() { Version::V2 } else { Version::V1 };
-    let properties = unit::limits(version, resources)?;
+pub fn update(name: &str, resources: &Resources) -> Result<()> {
+    let properties = unit::limits(resources)?;
     if properties.is_empty() {
         return Ok(());
     }

@@ -23,15 +23,6 @@ pub struct Unit {
     pub slice: String,
 }
 
-/// Whose limits systemd is told: those of v1 have other names, and it converts none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// Controllers on v1's hierarchies.
-    V1,
-    /// Controllers on v2's.
-    V2,
-}
-
 /// The longest name of a unit, in bytes (`UNIT_NAME_MAX` of systemd).
 const NAME_MAX: usize = 255;
 
@@ -55,11 +46,10 @@ impl Unit {
         let slice = if slice.is_empty() { usual } else { slice };
         slice_path(slice)?;
         if name.ends_with(".slice") {
-            // runc asks for one, which systemd refuses: no process is in a slice.
             let words = format!("{name:?} is a slice, and a container is a scope in one");
             return Err(invalid(&words).hint("name the slice in the first part: slice:prefix:name"));
         }
-        let name = format!("{prefix}-{name}.scope");
+        let name = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         if name.len() > NAME_MAX || name.starts_with('.') || !name.chars().all(allowed) {
             return Err(invalid(&format!("{name:?} is no name of a unit")));
@@ -81,8 +71,8 @@ impl Unit {
     /// `InvalidInput` with the field that systemd cannot be told.
     pub fn properties(
         &self,
-        version: Version,
-        (id, pid): (&str, i32),
+        id: &str,
+        pid: i32,
         resources: &Resources,
         annotations: &BTreeMap<String, String>,
     ) -> Result<Properties> {
@@ -94,12 +84,11 @@ impl Unit {
         set("PIDs", Value::Numbers(vec![pid.cast_unsigned()]));
         // Init ended by the OOM killer makes the scope a failed one; so it goes all the same.
         set("CollectMode", text("inactive-or-failed"));
-        let io = if version == Version::V1 { "BlockIOAccounting" } else { "IOAccounting" };
-        for name in ["CPUAccounting", "MemoryAccounting", io, "TasksAccounting"] {
+        for name in ["CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting"] {
             set(name, Value::Bool(true));
         }
         set("DefaultDependencies", Value::Bool(false));
-        all.extend(limits(version, resources)?);
+        all.extend(limits(resources)?);
         all.extend(annotation::properties(annotations)?);
         Ok(all)
     }
@@ -134,19 +123,7 @@ fn invalid(words: &str) -> Fault {
 ///
 /// # Errors
 /// `InvalidInput`.
-pub fn limits(version: Version, resources: &Resources) -> Result<Properties> {
-    let mut all = match version {
-        Version::V1 => v1_limits(resources),
-        Version::V2 => v2_limits(resources)?,
-    };
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        // 0 is no limit that systemd takes, see v1::pids_value.
-        all.push(("TasksMax".to_owned(), Value::U64(if limit == 0 { 1 } else { or_max(limit) })));
-    }
-    Ok(all)
-}
-
-fn v2_limits(resources: &Resources) -> Result<Properties> {
+pub fn limits(resources: &Resources) -> Result<Properties> {
     let mut all = Properties::new();
     if let Some(memory) = &resources.memory {
         memory_limits(memory, &mut all)?;
@@ -154,31 +131,14 @@ fn v2_limits(resources: &Resources) -> Result<Properties> {
     if let Some(cpu) = &resources.cpu {
         cpu_limits(cpu, &mut all)?;
     }
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        // 0 is no limit that systemd takes, see v1::pids_value.
+        all.push(("TasksMax".to_owned(), Value::U64(if limit == 0 { 1 } else { or_max(limit) })));
+    }
     for (file, value) in &resources.unified {
         all.extend(of_file(file, value));
     }
     Ok(all)
-}
-
-/// v1's words, which systemd had until 257. Its other limits (processors, swap, a soft limit) were never systemd's.
-fn v1_limits(resources: &Resources) -> Properties {
-    let mut all = Properties::new();
-    let mut set = |name: &str, value: u64| all.push((name.to_owned(), Value::U64(value)));
-    if let Some(limit) = resources.memory.as_ref().and_then(|m| m.limit).filter(|limit| *limit != 0) {
-        set("MemoryLimit", or_max(limit));
-    }
-    // Beyond these bounds both systemd and the kernel have another opinion; the file is written as asked for.
-    let weight = resources.block_io.as_ref().and_then(|io| io.weight);
-    if let Some(weight) = weight.filter(|weight| (10..=1000).contains(weight)) {
-        set("BlockIOWeight", weight.into());
-    }
-    if let Some(cpu) = &resources.cpu {
-        if let Some(shares) = cpu.shares.filter(|shares| (2..=262_144).contains(shares)) {
-            set("CPUShares", shares);
-        }
-        all.extend(quota(cpu.quota.filter(|quota| *quota != 0), cpu.period.filter(|period| *period != 0)));
-    }
-    all
 }
 
 fn or_max(value: i64) -> u64 {
@@ -310,7 +270,7 @@ mod tests {
             (":cri:abc", "cri-abc.scope", "/system.slice/cri-abc.scope"),
             ("a-b-c.slice:p:n", "p-n.scope", "/a.slice/a-b.slice/a-b-c.slice/p-n.scope"),
             ("-.slice:p:n", "p-n.scope", "/p-n.scope"),
-            ("a.slice::n", "-n.scope", "/a.slice/-n.scope"),
+            ("a.slice::n", "n.scope", "/a.slice/n.scope"),
         ];
         for (given, name, path) in cases {
             assert_eq!(named(given).unwrap(), (name.to_owned(), path.to_owned()), "{given}");
@@ -341,7 +301,7 @@ mod tests {
         let resources: Resources = serde_json::from_str(
             r#"{"memory": {"limit": 1000, "swap": 1500, "reservation": 500},
                 "cpu": {"shares": 1024, "quota": 2500, "period": 10000, "cpus": "0-1,9"},
-                "pids": {"limit": -1}, "blockIO": {"weight": 300},
+                "pids": {"limit": -1},
                 "unified": {"memory.high": "700", "cpu.max": "max", "io.weight": "10"}}"#,
         )
         .unwrap();
@@ -353,24 +313,13 @@ mod tests {
             ("CPUQuotaPeriodUSec", Value::U64(10000)),
             ("CPUQuotaPerSecUSec", Value::U64(250_000)),
             ("AllowedCPUs", Value::Bytes(vec![3, 2])),
+            ("TasksMax", Value::U64(u64::MAX)),
             ("CPUQuotaPerSecUSec", Value::U64(u64::MAX)),
             ("MemoryHigh", Value::U64(700)),
-            ("TasksMax", Value::U64(u64::MAX)),
         ];
-        let told = |version| limits(version, &resources).unwrap();
-        let named = |list: &[(&str, Value)]| {
-            list.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Vec<_>>()
-        };
-        assert_eq!(told(Version::V2), named(&expected));
-        let on_v1 = [
-            ("MemoryLimit", Value::U64(1000)),
-            ("BlockIOWeight", Value::U64(300)),
-            ("CPUShares", Value::U64(1024)),
-            ("CPUQuotaPeriodUSec", Value::U64(10000)),
-            ("CPUQuotaPerSecUSec", Value::U64(250_000)),
-            ("TasksMax", Value::U64(u64::MAX)),
-        ];
-        assert_eq!(told(Version::V1), named(&on_v1));
+        let found = limits(&resources).unwrap();
+        let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        assert_eq!(found, expected);
         for bad in ["1-", "3-1", "a", "70000", ","] {
             assert_eq!(bits(bad), None, "{bad}");
         }

@@ -217,8 +217,6 @@ pub struct Message {
     pub member: String,
     /// The name of an error.
     pub error: String,
-    /// Who sent it: the bus says so, and nobody else can. Empty where there is no bus in between.
-    pub sender: String,
     /// The types of the values.
     pub signature: String,
     body: Vec<u8>,
@@ -285,7 +283,6 @@ pub fn parse(bytes: &[u8]) -> Result<Message> {
         interface: String::new(),
         member: String::new(),
         error: String::new(),
-        sender: String::new(),
         signature: String::new(),
         body: Vec::new(),
         little,
@@ -313,9 +310,8 @@ fn field(r: &mut Reader<'_>, message: &mut Message) -> Result<()> {
         (3, "s") => r.text()?.clone_into(&mut message.member),
         (4, "s") => r.text()?.clone_into(&mut message.error),
         (5, "u") => message.answers = Some(r.u32()?),
-        (7, "s") => r.text()?.clone_into(&mut message.sender),
         (8, "g") => r.signature()?.clone_into(&mut message.signature),
-        (2..=5 | 7 | 8, _) => return broken(&format!("header field {code} of type {kind:?}")),
+        (2..=5 | 8, _) => return broken(&format!("header field {code} of type {kind:?}")),
         _ => {
             let kind = kind.to_owned();
             r.pass_over(&kind, 0)?;
@@ -407,18 +403,13 @@ fn broken<T>(what: &str) -> Result<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     const METHOD: Method<'_> = Method { destination: "d.e", path: "/a", interface: "i.f", member: "M" };
 
     /// A message as the other side writes it.
-    pub(in super::super) fn from_other_side(
-        kind: u8,
-        fields: &[(u8, Value)],
-        signature: &str,
-        body: &[Value],
-    ) -> Vec<u8> {
+    fn from_other_side(kind: u8, fields: &[(u8, Value)], signature: &str, body: &[Value]) -> Vec<u8> {
         let mut values = Writer::default();
         for value in body {
             // A variant is its signature and the value; here the value alone is wanted.
